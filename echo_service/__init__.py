@@ -1,0 +1,37 @@
+"""A WebSocket echo service that is right, on trio, h11 and wsproto.
+
+The map, in the order in which a byte travels:
+
+- `echo_service.server`: listening, accepting, the drain
+- `echo_service.connection`: one stream from accept to aclose; all that reads and writes
+- `echo_service.request`: bytes → an HTTP request, or why not
+- `echo_service.upgrade`: a request → a 101, or why not
+- `echo_service.compression`: permessage-deflate, agreed on and done
+- `echo_service.session`: frames in → frames out
+- `echo_service.policy`: why it ended → the Close that is sent
+- `echo_service.endpoints`: a request that is no handshake → an answer
+
+Beside the road: `config` (every option), `cli`, `listeners`, `tls`, `logs`, `registry`
+(who is connected, and the counts), `testing` and `pytest_plugin`.
+"""
+
+from __future__ import annotations
+
+from echo_service.config import Config, ConfigError
+from echo_service.policy import Ending
+from echo_service.registry import Outcome, Statistics
+from echo_service.server import Server, serve, serve_stream
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Ending",
+    "Outcome",
+    "Server",
+    "Statistics",
+    "__version__",
+    "serve",
+    "serve_stream",
+]
+
+__version__ = "0.1.0"

@@ -1,0 +1,66 @@
+"""Plain HTTP: what a request that is no opening handshake is answered.
+
+The module is pure: a request and the service's state in, an `Answer` out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from echo_service.request import Refused
+
+if TYPE_CHECKING:
+    import h11
+
+    from echo_service.request import Headers
+
+TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
+
+HEALTH: Final = ("/healthz", "/readyz")
+
+_ABSOLUTE: Final = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status, headers, and a body of text."""
+
+    status: int
+    headers: Headers
+    body: str
+
+
+def path(target: bytes) -> str:
+    """The path of a request target, in origin form or absolute form (RFC 9112 3.2)."""
+    return _ABSOLUTE.sub("", target.decode("ascii"), count=1).partition("?")[0] or "/"
+
+
+def answer(request: h11.Request, *, ready: bool) -> Answer:
+    """What a plain request is answered; raises `Refused` with 405 or 426.
+
+    ``ready`` is whether the service accepts connections, and not whether it lives.
+    """
+    if request.method not in (b"GET", b"HEAD"):
+        method = request.method.decode()
+        raise Refused(
+            405, f"GET and HEAD are allowed, not {method}", ("Allow", "GET, HEAD")
+        )
+    where = path(request.target)
+    if where == "/healthz":
+        return Answer(200, [TEXT], "ok\n")
+    if where == "/readyz":
+        return (
+            Answer(200, [TEXT], "ready\n")
+            if ready
+            else Answer(503, [TEXT], "not ready\n")
+        )
+    raise Refused(
+        426, "this is a WebSocket endpoint: upgrade", ("Upgrade", "websocket")
+    )
+
+
+def refusal(refused: Refused) -> Answer:
+    """The answer that says what was wrong."""
+    return Answer(refused.status, [TEXT, *refused.headers], f"{refused.cause}\n")

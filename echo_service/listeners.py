@@ -1,0 +1,161 @@
+"""Addresses, and the listening sockets made of them: TCP, IPv6, unix, and passed ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+BACKLOG: Final = 4096
+"""Connections that the kernel holds for us; it takes less where its own limit is lower."""
+
+_FIRST_PASSED: Final = 3
+"""The first file descriptor of those that a service manager passes (sd_listen_fds(3))."""
+
+_ADDRESS: Final = re.compile(
+    r"unix:(?P<path>[^\0]+)"
+    r"|fd:(?P<fd>[0-9]{1,9})"
+    r"|(?P<host>[^\s:\[\]/]+|\[[0-9A-Fa-f:.]+(%[^\s\]]+)?\]):(?P<port>[0-9]{1,5})"
+)
+
+
+class BindError(OSError):
+    """An address that can't be listened on; the text names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """A listening socket: Trio's listener, and the address as bound.
+
+    ``passed`` sockets belong to somebody who may go on using them.
+    """
+
+    listener: trio.SocketListener
+    address: str
+    passed: bool = False
+
+    def url(self, scheme: str) -> str:
+        """The address as a URL; of a unix socket ``ws+unix:PATH``."""
+        if self.address.startswith("unix:"):
+            return f"{scheme}+{self.address}"
+        return f"{scheme}://{self.address}"
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is one that `--bind` takes."""
+    match = _ADDRESS.fullmatch(text)
+    return match is not None and int(match["port"] or 0) <= 65535
+
+
+def passed_by_manager(environ: Mapping[str, str], pid: int) -> list[str]:
+    """The addresses, ``fd:3`` and on, of the sockets that the service manager passed to ``pid``."""
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(pid) or not count.isdecimal():
+        return []
+    return [f"fd:{_FIRST_PASSED + index}" for index in range(int(count))]
+
+
+@asynccontextmanager
+async def opened(addresses: Sequence[str]) -> AsyncIterator[list[Listening]]:
+    """Listen on all of the addresses, or raise `BindError`; closes them in the end.
+
+    A unix socket's file is removed in the end.  Of a passed socket only a duplicate is
+    used and closed: connections that wait in it are left to whoever holds it.
+    """
+    async with AsyncExitStack() as stack:
+        listening = []
+        for address in addresses:
+            try:
+                sockets = await _open(address, stack)
+            except (OSError, ValueError, OverflowError) as error:
+                words = (
+                    error.strerror
+                    if isinstance(error, OSError) and error.strerror
+                    else error
+                )
+                raise BindError(f"can't listen on {address}: {words}") from error
+            for sock in sockets:
+                listener = trio.SocketListener(sock)
+                stack.push_async_callback(listener.aclose)
+                passed = address.startswith("fd:")
+                listening.append(Listening(listener, name(sock.getsockname()), passed))
+        yield listening
+
+
+async def _open(address: str, stack: AsyncExitStack) -> list[trio.socket.SocketType]:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise ValueError("not an address")
+    if match["path"]:
+        return [await _open_unix(match["path"], stack)]
+    if match["fd"]:
+        return [_open_passed(int(match["fd"]))]
+    host = match["host"].strip("[]")
+    listeners = await trio.open_tcp_listeners(
+        int(match["port"]), host=host, backlog=BACKLOG
+    )
+    return [listener.socket for listener in listeners]
+
+
+async def _open_unix(path: str, stack: AsyncExitStack) -> trio.socket.SocketType:
+    """Bind a unix socket; a file that a dead service left is removed, a live one's is not."""
+    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+                os.unlink(path)
+        await sock.bind(path)
+    except BaseException:
+        sock.close()
+        raise
+    made = os.stat(path)
+    stack.callback(_unlink, path, made)
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True
+        return True
+
+
+def _unlink(path: str, made: os.stat_result) -> None:
+    """Remove the socket's file, unless somebody has put another in its place."""
+    with suppress(OSError):
+        if os.path.samestat(os.stat(path), made):
+            os.unlink(path)
+
+
+def _open_passed(fd: int) -> trio.socket.SocketType:
+    sock = socket.socket(fileno=os.dup(fd))
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.close()
+        raise ValueError("it is not a listening socket")
+    sock.setblocking(False)
+    return trio.socket.from_stdlib_socket(sock)
+
+
+def name(sockname: object) -> str:
+    """A socket's address or a peer's, as `--bind` would have it; ``unix:`` of an unnamed one."""
+    if isinstance(sockname, tuple):
+        host, port = sockname[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if isinstance(sockname, bytes):
+        sockname = "@" + sockname.removeprefix(b"\0").decode(errors="replace")
+    return f"unix:{sockname}"

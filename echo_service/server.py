@@ -1,0 +1,182 @@
+"""A server: its listening sockets, the connections accepted on them, and the drain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from echo_service import listeners, tls
+from echo_service.config import RESERVED_FILES, Config
+from echo_service.connection import Connection
+from echo_service.logs import logger
+from echo_service.registry import Registry
+
+if TYPE_CHECKING:
+    from echo_service.listeners import Listening
+    from echo_service.registry import Outcome, Statistics
+
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds until the next accept after one that failed for want of files or memory."""
+
+
+class Server:
+    """A running service, as ``nursery.start(serve, config)`` returns it."""
+
+    def __init__(
+        self,
+        config: Config,
+        listening: list[Listening],
+        certificate: tls.Certificate | None,
+    ) -> None:
+        self._config = config
+        self._listening = listening
+        self._certificate = certificate
+        self._registry = Registry(config.max_connections)
+        self._connections: set[Connection] = set()
+        # Beyond the open connections there is room for some that are only being answered;
+        # whoever finds none waits in the kernel's backlog, and no file limit is met.
+        self._room = trio.Semaphore(config.max_connections + RESERVED_FILES // 2)
+        self._ended = trio.lowlevel.ParkingLot()
+        self._drain_asked = trio.Event()
+        self._stopped = trio.Event()
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses as bound: ``ws://127.0.0.1:41871``, or ``ws+unix:/run/echo``."""
+        return [each.url(self._config.scheme) for each in self._listening]
+
+    def statistics(self) -> Statistics:
+        """A frozen snapshot of what the server has counted."""
+        return self._registry.statistics()
+
+    async def drain(self) -> None:
+        """Stop gracefully, as SIGTERM does; returns when no task and no socket is left.
+
+        Nobody is let in any more (503, and /readyz says so), every open connection gets a
+        Close with the drain code after the echo that is on its way, and their closing
+        handshakes are waited for, all within the drain timeout.
+        """
+        self._drain_asked.set()
+        await self._stopped.wait()
+
+    def reload(self) -> None:
+        """Read certificate and key again, for the connections to come.
+
+        Raises `ConfigError` where that can't be done; the old ones stay in use.
+        """
+        if self._certificate is not None:
+            self._certificate.reload()
+
+    async def _run(self) -> None:
+        async with (
+            trio.open_nursery() as tasks,
+            trio.open_nursery() as accepting,
+            trio.open_nursery() as accepting_passed,
+        ):
+            for each in self._listening:
+                nursery = accepting_passed if each.passed else accepting
+                nursery.start_soon(self._accept, each, tasks)
+            await self._drain_asked.wait()
+            logger.info("server.draining", connections=len(self._registry))
+            self._registry.draining = True
+            # A passed socket outlives us: whoever connects from now on is the next one's.
+            accepting_passed.cancel_scope.cancel()
+            with trio.move_on_after(self._config.drain_timeout):
+                for connection in list(self._connections):
+                    if connection.is_open:
+                        connection.drain()
+                while len(self._registry):
+                    await self._ended.park()
+                accepting.cancel_scope.cancel()
+                for connection in list(self._connections):
+                    connection.drain()
+                while self._connections:
+                    await self._ended.park()
+            tasks.cancel_scope.cancel()
+            accepting.cancel_scope.cancel()
+
+    async def _accept(self, listening: Listening, tasks: trio.Nursery) -> None:
+        failing = False
+        while True:
+            await self._room.acquire()
+            try:
+                stream = await listening.listener.accept()
+            except OSError as error:
+                if not failing:
+                    address, words = listening.address, str(error)
+                    logger.error("server.accept_failed", address=address, error=words)
+                failing = True
+                self._room.release()
+                await trio.sleep(ACCEPT_PAUSE)
+            else:
+                failing = False
+                tasks.start_soon(self._serve, stream)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        """Serve one connection; the outermost guard: nothing gets from it to the others."""
+        connection = None
+        try:
+            context = self._certificate and self._certificate.context
+            road = tls.wrap(stream, context) if context else stream
+            connection = Connection(road, self._config, self._registry, peer_of(stream))
+            self._connections.add(connection)
+            await connection.run()
+        except Exception:
+            logger.exception("connection.failed")
+        finally:
+            if connection is not None:
+                self._connections.discard(connection)
+            self._room.release()
+            self._ended.unpark_all()
+            await trio.aclose_forcefully(stream)
+
+
+async def serve(
+    config: Config, *, task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until `Server.drain` has been called, or this is cancelled.
+
+    ``nursery.start`` returns the `Server`, once all addresses are listened on.  Installs
+    no signal handler and sets up no logging.  To cancel it is an immediate stop, which
+    leaves no task and no socket.  Raises `ConfigError` for a certificate that can't be
+    used, and `echo_service.listeners.BindError`, an OSError, for an address that can't be listened on.
+    """
+    certificate = None
+    if config.tls_cert is not None and config.tls_key is not None:
+        certificate = tls.Certificate(config.tls_cert, config.tls_key)
+    async with listeners.opened(config.bind) as listening:
+        server = Server(config, listening, certificate)
+        for each in listening:
+            url = each.url(config.scheme)
+            logger.info("server.listening", address=each.address, url=url)
+        task_status.started(server)
+        try:
+            await server._run()
+        finally:
+            logger.info("server.stopped")
+    server._stopped.set()
+
+
+async def serve_stream(stream: trio.abc.Stream, config: Config) -> Outcome:
+    """Serve one connection on any Trio stream, close it, and return how it ended.
+
+    The stream is used as it is: for TLS pass a `trio.SSLStream`.  Never raises, whatever
+    the peer does.
+    """
+    return await Connection(stream, config, Registry(1), peer_of(stream)).run()
+
+
+def peer_of(stream: trio.abc.Stream) -> str:
+    """The peer's address, as ``192.0.2.1:5000``; ``unknown`` where there is none."""
+    below: object = stream
+    while hasattr(below, "transport_stream"):
+        below = below.transport_stream
+    try:
+        return (
+            listeners.name(below.socket.getpeername())
+            if hasattr(below, "socket")
+            else "unknown"
+        )
+    except OSError:
+        return "unknown"
