@@ -73,9 +73,7 @@ def _in_words(default: object) -> str:
     return " ".join(default) if isinstance(default, tuple) else str(default)
 
 
-_DEFAULTS: Final = {
-    row.name: _in_words(row.default) for row in dataclasses.fields(Config)
-}
+_DEFAULTS: Final = {row.name: _in_words(row.default) for row in dataclasses.fields(Config)}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,23 +89,17 @@ def _with_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _flag(
-    name: str, option: config.Option
-) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _flag(name: str, option: config.Option) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     spelling = config.flag(name)
     words = f"{option.help}  [{_DEFAULTS[name]}]"
     if option.metavar:
         multiple = option.repeatable
-        return click.option(
-            spelling, name, metavar=option.metavar, multiple=multiple, help=words
-        )
+        return click.option(spelling, name, metavar=option.metavar, multiple=multiple, help=words)
     both = f"{spelling}/--no-{spelling.removeprefix('--')}"
     return click.option(both, name, default=None, help=words)
 
 
-@cli.command(
-    epilog="Every option is also a variable: --drain-code is ECHO_SERVICE_DRAIN_CODE."
-)
+@cli.command(epilog="Every option is also a variable: --drain-code is ECHO_SERVICE_DRAIN_CODE.")
 @_with_options
 def serve(**flags: object) -> int:
     """Serve in the foreground until SIGTERM or SIGINT.
@@ -129,11 +121,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> C
     were named, and instead of the default one.  Raises `ConfigError`.
     """
     given = config.from_environment(environ)
-    given |= {
-        name: value
-        for name, value in flags.items()
-        if value is not None and value != ()
-    }
+    given |= {name: value for name, value in flags.items() if value is not None and value != ()}
     if passed := listeners.passed_by_manager(environ, pid):
         named = given.get("bind", [])
         given["bind"] = [*passed, *named] if isinstance(named, list | tuple) else passed
@@ -154,9 +142,7 @@ async def run(chosen: Config) -> int:
     reads the certificate again.
     """
     code = 0
-    with trio.open_signal_receiver(
-        signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-    ) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
             server = await nursery.start(echo_service.serve, chosen)
             draining = False

@@ -38,14 +38,15 @@ MEMORY_LEVEL: Final = 5
 SYNC_TAIL: Final = b"\x00\x00\xff\xff"
 """What a sender cuts off the end of a message and the receiver puts back (7.2.1)."""
 
+_LAST_BLOCK: Final = b"\x03\x00"
+"""An empty block with BFINAL (RFC 1951 3.2.6)."""
+
 _BITS: Final = {str(bits): bits for bits in range(9, 16)}
 """The windows we can do, as they are spelt: no sign, no leading zero.  The RFC also
 allows 8, which zlib's raw deflate can't do; declining such an offer is always legal."""
 
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAMETER: Final = re.compile(
-    rf'[ \t]*({_TOKEN})[ \t]*(?:=[ \t]*(?:({_TOKEN})|"({_TOKEN})")[ \t]*)?'
-)
+_NAME: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAMETER: Final = re.compile(rf'[ \t]*({_NAME})[ \t]*(?:=[ \t]*(?:({_NAME})|"({_NAME})")[ \t]*)?')
 _PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[^",;]+|[,;]')
 
 
@@ -104,13 +105,9 @@ def _judge(element: list[str]) -> Parameters | None:
     server_bits = min(server_bits, WINDOW_BITS)
     if "server_max_window_bits" in offer:
         response.append(f"server_max_window_bits={server_bits}")
-    client_bits = (
-        15  # a client that does not offer the parameter can't be held to less (7.1.2.2)
-    )
+    client_bits = 15  # a client that does not offer the parameter can't be held to less (7.1.2.2)
     if "client_max_window_bits" in offer:
-        client_bits = min(
-            _BITS.get(offer["client_max_window_bits"] or "", 15), WINDOW_BITS
-        )
+        client_bits = min(_BITS.get(offer["client_max_window_bits"] or "", 15), WINDOW_BITS)
         response.append(f"client_max_window_bits={client_bits}")
     return Parameters(
         server_no_context_takeover="server_no_context_takeover" in offer,
@@ -139,17 +136,28 @@ class PerMessageDeflate(Extension):
     """The compression of one connection, server's side, in both directions.
 
     As a `wsproto.extensions.Extension` it inflates what comes in, frame by frame as
-    the bytes arrive, and refuses with 1009 whatever would inflate to more than
-    ``max_message_size`` bytes, before it has inflated more than one byte beyond.
-    What goes out is deflated with `deflate` and `flush`.
+    the bytes arrive.  A message gives one byte more than ``max_message_size`` at most,
+    so that the taker sees that it is too big, and is then refused with 1009.  What
+    goes out is deflated with `deflate` and `flush`.
     """
 
     name = "permessage-deflate"
+    __slots__ = (
+        "_begun",
+        "_control",
+        "_deflater",
+        "_inflater",
+        "_inflating",
+        "_max_message_size",
+        "_parameters",
+        "_room",
+    )
 
     def __init__(self, parameters: Parameters, max_message_size: int) -> None:
         self._parameters = parameters
         self._max_message_size = max_message_size
         self._room = 0
+        self._begun = False
         self._inflating = False
         self._control = False
         self._inflater: zlib._Decompress | None = None
@@ -184,6 +192,7 @@ class PerMessageDeflate(Extension):
         if first:
             self._inflating = rsv.rsv1
             self._room = self._max_message_size
+            self._begun = False
         # No deflater doubles its input: a frame that announces more is refused unseen.
         too_long = payload_length > 2 * self._max_message_size + 1024
         if self._inflating and not self._control and too_long:
@@ -204,16 +213,35 @@ class PerMessageDeflate(Extension):
         """End a message: an empty block is all that may be missing from its end (7.2.2)."""
         if self._control or not self._inflating or not fin:
             return None
-        if self._inflater is not None and self._inflate(SYNC_TAIL):
+        if self._room < 0:
+            return CloseReason.MESSAGE_TOO_BIG
+        # Without a byte of payload, and after a block with BFINAL, nothing is missing.
+        if self._begun and self._inflater is not None and not self._ends_well(self._inflater):
             return CloseReason.INVALID_FRAME_PAYLOAD_DATA
         if self._parameters.client_no_context_takeover:
             self._inflater = None
         return None
 
+    def _ends_well(self, inflater: zlib._Decompress) -> bool:
+        """Whether the message ended between two blocks, and nothing of it is missing.
+
+        A last block can follow there and nowhere else; a copy of the inflater is asked.
+        """
+        try:
+            if inflater.decompress(SYNC_TAIL, 1):
+                return False
+            probe = inflater.copy()
+            return not probe.decompress(_LAST_BLOCK, 1) and probe.eof
+        except zlib.error:
+            return False
+
     def _inflate(self, data: bytes) -> bytes | CloseReason:
-        """Inflate at most one byte more than the message has room for."""
+        """Inflate, to at most one byte more than the message has room for."""
+        if self._room < 0:
+            return CloseReason.MESSAGE_TOO_BIG
+        self._begun = self._begun or bool(data)
         pieces = []
-        while data:
+        while data and self._room >= 0:
             inflater = self._inflater
             if inflater is None:
                 inflater = zlib.decompressobj(-self._parameters.client_max_window_bits)
@@ -222,8 +250,6 @@ class PerMessageDeflate(Extension):
             except zlib.error:
                 return CloseReason.INVALID_FRAME_PAYLOAD_DATA
             self._room -= len(piece)
-            if self._room < 0:
-                return CloseReason.MESSAGE_TOO_BIG
             pieces.append(piece)
             # A block with BFINAL ends the stream, and another may follow (7.2.3.4).
             self._inflater = None if inflater.eof else inflater

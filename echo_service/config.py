@@ -122,17 +122,13 @@ _OR_OFF: Final = "a number of seconds, or 0 for never"
 def _files_allowed() -> int:
     """The default of ``max_connections``: the soft file limit, less `RESERVED_FILES`."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return (
-        sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_FILES)
-    )
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_FILES)
 
 
 def _option(default: Any, *row: Any, **more: Any) -> Any:
     """A field of `Config`; ``default`` may be a function that makes it."""
     kind = "default_factory" if callable(default) else "default"
-    return dataclasses.field(
-        **{kind: default}, metadata={"option": Option(*row, **more)}
-    )
+    return dataclasses.field(**{kind: default}, metadata={"option": Option(*row, **more)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +198,7 @@ class Config:
     stall_timeout: float = _option(
         30.0, _seconds, _SECONDS, "S", "Drop a peer that takes no bytes for so long."
     )
-    drain_timeout: float = _option(
-        20.0, _seconds, _SECONDS, "S", "The whole of a graceful stop."
-    )
+    drain_timeout: float = _option(20.0, _seconds, _SECONDS, "S", "The whole of a graceful stop.")
     drain_code: int = _option(
         1001,
         _one_of(_CODES),
@@ -257,9 +251,7 @@ class Config:
             raise ConfigError("bind", self.bind, OPTIONS["bind"].accepted)
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
-            raise ConfigError(
-                missing, None, "a PEM file, since the other of the two is given"
-            )
+            raise ConfigError(missing, None, "a PEM file, since the other of the two is given")
 
     @cached_property
     def origins(self) -> frozenset[upgrade.Origin | None] | None:
@@ -315,14 +307,10 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     """
     given: dict[str, object] = {}
     for key, value in environ.items():
-        if not key.startswith(ENVIRONMENT) or _KUBERNETES.fullmatch(
-            key, len(ENVIRONMENT)
-        ):
+        if not key.startswith(ENVIRONMENT) or _KUBERNETES.fullmatch(key, len(ENVIRONMENT)):
             continue
         name = key.removeprefix(ENVIRONMENT).lower()
         if name not in OPTIONS or key != variable(name):
-            raise ConfigError(
-                key, value, "the variables of the options in `serve --help`"
-            )
+            raise ConfigError(key, value, "the variables of the options in `serve --help`")
         given[name] = value.split() if OPTIONS[name].repeatable else value
     return given

@@ -155,35 +155,39 @@ class Connection:
         """After an error of our own: 500 before the 101, Close 1011 after it, where either fits."""
         if self._status is None:
             await self._answer(endpoints.refusal(Refused(500, "internal error")))
-        elif (
-            self._session is not None
-            and self._session.verdict is None
-            and not self._sending
-        ):
+        elif self._session is not None and self._session.verdict is None and not self._sending:
             await self._finish(self._session.end(policy.INTERNAL_ERROR))
         self._end(policy.INTERNAL_ERROR)
 
     async def _serve(self) -> None:
         """The road at a glance."""
-        reader = self._reader
-        try:
-            request = await self._receive_request(reader)
-            if request is None:
-                return
-            accepted = self._decide(request)
-        except Refused as refused:
-            await self._answer(endpoints.refusal(refused), refused)
-            return
-        if isinstance(accepted, endpoints.Answer):
-            await self._answer(accepted)
-        else:
-            session = await self._open(request, accepted)
-            await self._converse(session, reader.trailing)
+        opened = await self._shake_hands()
+        if opened is not None:
+            await self._converse(*opened)
 
     # The opening handshake (RFC 6455 4.2)
 
-    async def _receive_request(self, reader: RequestReader) -> h11.Request | None:
+    async def _shake_hands(self) -> tuple[Session, bytes] | None:
+        """Answer the request; a 101 leads to a session, and what came with the request."""
+        try:
+            request = await self._receive_request()
+            if request is None:
+                return None
+            decision = self._decide(request)
+        except Refused as refused:
+            await self._answer(endpoints.refusal(refused), refused)
+            return None
+        if isinstance(decision, endpoints.Answer):
+            await self._answer(decision)
+            return None
+        session = await self._open(request, decision)
+        trailing = self._reader.trailing
+        del self._reader  # h11 is done, and most connections live long
+        return session, trailing
+
+    async def _receive_request(self) -> h11.Request | None:
         """The request, within the handshake timeout; None from a client without a word."""
+        reader = self._reader
         self._waiting.deadline = self._begun + self._config.handshake_timeout
         with self._waiting:
             while data := await self._stream.receive_some(HEAD_RECEIVE):
@@ -224,13 +228,9 @@ class Connection:
         else:
             self._ending = Ending.REFUSED
             cause = refused.cause
-            logger.info(
-                "handshake.refused", peer=self._peer, status=refused.status, cause=cause
-            )
+            logger.info("handshake.refused", peer=self._peer, status=refused.status, cause=cause)
         headers = [("Date", formatdate(usegmt=True)), *answer.headers]
-        await self._finish(
-            self._reader.answer(answer.status, headers, answer.body.encode())
-        )
+        await self._finish(self._reader.answer(answer.status, headers, answer.body.encode()))
 
     async def _open(self, request: h11.Request, accepted: Accepted) -> Session:
         """Switch protocols: from here on there is a session."""
@@ -252,16 +252,15 @@ class Connection:
 
     async def _converse(self, session: Session, data: bytes | bytearray) -> None:
         """Echo until something ends the connection; then close it (RFC 6455 7)."""
+        await self._send(session.receive(data))
         last = b""
         while session.verdict is None:
-            if out := session.receive(data):
-                await self._send(out)
-            if session.verdict is None:
-                received = await self._receive(session)
-                if isinstance(received, Verdict):
-                    last = session.end(received)
-                else:
-                    data = received
+            received = await self._receive(session)
+            if isinstance(received, Verdict):
+                last = session.end(received)
+            else:
+                await self._send(session.receive(received))
+            del received  # nothing of a message is kept while the next is waited for
         if session.verdict is not policy.VANISHED:
             await self._finish(last)
 
@@ -272,10 +271,7 @@ class Connection:
         pinged = False
         while not self._told:
             with trio.move_on_after(wait) as self._waiting:
-                return (
-                    await self._stream.receive_some(session.receive_size)
-                    or policy.VANISHED
-                )
+                return await self._stream.receive_some(session.receive_size) or policy.VANISHED
             if pinged and config.ping_timeout and not self._told:
                 return policy.IDLE
             if not self._told:

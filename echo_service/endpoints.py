@@ -44,21 +44,13 @@ def answer(request: h11.Request, *, ready: bool) -> Answer:
     """
     if request.method not in (b"GET", b"HEAD"):
         method = request.method.decode()
-        raise Refused(
-            405, f"GET and HEAD are allowed, not {method}", ("Allow", "GET, HEAD")
-        )
+        raise Refused(405, f"GET and HEAD are allowed, not {method}", ("Allow", "GET, HEAD"))
     where = path(request.target)
     if where == "/healthz":
         return Answer(200, [TEXT], "ok\n")
     if where == "/readyz":
-        return (
-            Answer(200, [TEXT], "ready\n")
-            if ready
-            else Answer(503, [TEXT], "not ready\n")
-        )
-    raise Refused(
-        426, "this is a WebSocket endpoint: upgrade", ("Upgrade", "websocket")
-    )
+        return Answer(200, [TEXT], "ready\n") if ready else Answer(503, [TEXT], "not ready\n")
+    raise Refused(426, "this is a WebSocket endpoint: upgrade", ("Upgrade", "websocket"))
 
 
 def refusal(refused: Refused) -> Answer:

@@ -77,11 +77,7 @@ async def opened(addresses: Sequence[str]) -> AsyncIterator[list[Listening]]:
             try:
                 sockets = await _open(address, stack)
             except (OSError, ValueError, OverflowError) as error:
-                words = (
-                    error.strerror
-                    if isinstance(error, OSError) and error.strerror
-                    else error
-                )
+                words = error.strerror if isinstance(error, OSError) and error.strerror else error
                 raise BindError(f"can't listen on {address}: {words}") from error
             for sock in sockets:
                 listener = trio.SocketListener(sock)
@@ -100,9 +96,7 @@ async def _open(address: str, stack: AsyncExitStack) -> list[trio.socket.SocketT
     if match["fd"]:
         return [_open_passed(int(match["fd"]))]
     host = match["host"].strip("[]")
-    listeners = await trio.open_tcp_listeners(
-        int(match["port"]), host=host, backlog=BACKLOG
-    )
+    listeners = await trio.open_tcp_listeners(int(match["port"]), host=host, backlog=BACKLOG)
     return [listener.socket for listener in listeners]
 
 

@@ -81,6 +81,7 @@ class Violation(enum.Enum):
     CLOSE_REASON = 1007, "RFC 6455 5.5.1", "a close reason that is not UTF-8"
     TEXT = 1007, "RFC 6455 8.1", "text that is not UTF-8"
     DEFLATE = 1007, "RFC 7692 7.2.2", "data that does not inflate"
+    DEFLATED_TEXT = 1007, "RFC 6455 8.1", "text that does not inflate to UTF-8"
     TOO_BIG = 1009, "RFC 6455 10.4", "a message over the limit"
     TOO_MANY_FRAGMENTS = 1008, "RFC 6455 10.4", "too many fragments in a message"
 
@@ -166,9 +167,7 @@ def closed(payload: bytes) -> Verdict:
     entry = row(code)
     if not entry.valid:
         words = f"close code {code} is {entry.why} ({entry.rule})"
-        return Verdict(
-            Ending.PROTOCOL_ERROR, close_payload(1002, words), code, entry.rule
-        )
+        return Verdict(Ending.PROTOCOL_ERROR, close_payload(1002, words), code, entry.rule)
     try:
         payload[2:].decode()
     except UnicodeDecodeError:
@@ -178,9 +177,7 @@ def closed(payload: bytes) -> Verdict:
 
 
 IDLE: Final = Verdict(Ending.IDLE, close_payload(1011, "no sign of life"))
-INTERNAL_ERROR: Final = Verdict(
-    Ending.INTERNAL_ERROR, close_payload(1011, "internal error")
-)
+INTERNAL_ERROR: Final = Verdict(Ending.INTERNAL_ERROR, close_payload(1011, "internal error"))
 STALLED: Final = Verdict(Ending.STALLED, received_code=ABNORMAL)
 CANCELLED: Final = Verdict(Ending.CANCELLED, received_code=ABNORMAL)
 VANISHED: Final = Verdict(Ending.VANISHED, received_code=ABNORMAL)

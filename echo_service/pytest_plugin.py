@@ -18,9 +18,7 @@ MARKER = "echo_service"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    words = (
-        "options of the server that the fixture echo_server runs, as those of Config"
-    )
+    words = "options of the server that the fixture echo_server runs, as those of Config"
     config.addinivalue_line("markers", f"{MARKER}(**options): {words}")
 
 

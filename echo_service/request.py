@@ -89,24 +89,18 @@ class RequestReader:
         if line_end > MAX_TARGET + _REQUEST_LINE_ROOM:
             raise Refused(414, f"the target is over {MAX_TARGET} bytes")
         if (len(head) if end < 0 else end) - line_end > MAX_HEADERS:
-            raise Refused(
-                431, f"the header fields are over {MAX_HEADERS} bytes together"
-            )
+            raise Refused(431, f"the header fields are over {MAX_HEADERS} bytes together")
 
     def _parse(self, head: bytes) -> h11.Request:
         if wrong := _BARE_OR_FOLDED.search(head):
-            raise Refused(
-                400, f"byte {wrong.start()}: a bare CR or LF, or a folded line"
-            )
+            raise Refused(400, f"byte {wrong.start()}: a bare CR or LF, or a folded line")
         try:
             self._http.receive_data(head)
             request = cast("h11.Request", self._http.next_event())
         except h11.RemoteProtocolError as error:
             raise Refused(400, str(error)) from None
         if not _VERSION.fullmatch(request.http_version):
-            raise Refused(
-                505, f"HTTP/1.1 is spoken here, not {request.http_version.decode()}"
-            )
+            raise Refused(505, f"HTTP/1.1 is spoken here, not {request.http_version.decode()}")
         if len(request.target) > MAX_TARGET:
             raise Refused(414, f"the target is over {MAX_TARGET} bytes")
         if len(request.headers) > MAX_HEADER_COUNT:
@@ -116,9 +110,7 @@ class RequestReader:
     def switch(self, headers: Headers) -> bytes:
         """The 101 that ends the opening handshake."""
         reason = HTTPStatus.SWITCHING_PROTOCOLS.phrase.encode()
-        response = h11.InformationalResponse(
-            status_code=101, headers=headers, reason=reason
-        )
+        response = h11.InformationalResponse(status_code=101, headers=headers, reason=reason)
         return self._http.send(response) or b""
 
     def answer(self, status: int, headers: Headers, body: bytes) -> bytes:

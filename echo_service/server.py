@@ -23,15 +23,12 @@ ACCEPT_PAUSE: Final = 0.1
 class Server:
     """A running service, as ``nursery.start(serve, config)`` returns it."""
 
-    def __init__(
-        self,
-        config: Config,
-        listening: list[Listening],
-        certificate: tls.Certificate | None,
-    ) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._listening = listening
-        self._certificate = certificate
+        self._certificate = None
+        if config.tls_cert is not None and config.tls_key is not None:
+            self._certificate = tls.Certificate(config.tls_cert, config.tls_key)
+        self._listening: list[Listening] = []
         self._registry = Registry(config.max_connections)
         self._connections: set[Connection] = set()
         # Beyond the open connections there is room for some that are only being answered;
@@ -68,50 +65,56 @@ class Server:
         if self._certificate is not None:
             self._certificate.reload()
 
-    async def _run(self) -> None:
-        async with (
-            trio.open_nursery() as tasks,
-            trio.open_nursery() as accepting,
-            trio.open_nursery() as accepting_passed,
-        ):
-            for each in self._listening:
-                nursery = accepting_passed if each.passed else accepting
-                nursery.start_soon(self._accept, each, tasks)
+    async def _run(self, listening: list[Listening], status: trio.TaskStatus[Server]) -> None:
+        self._listening = listening
+        accepting = [(each, trio.CancelScope()) for each in listening]
+        async with trio.open_nursery() as tasks:
+            for each, scope in accepting:
+                tasks.start_soon(self._accept, each, scope, tasks)
+                url = each.url(self._config.scheme)
+                logger.info("server.listening", address=each.address, url=url)
+            status.started(self)
             await self._drain_asked.wait()
             logger.info("server.draining", connections=len(self._registry))
             self._registry.draining = True
-            # A passed socket outlives us: whoever connects from now on is the next one's.
-            accepting_passed.cancel_scope.cancel()
+            for each, scope in accepting:
+                if each.passed:  # it outlives us: whoever connects from now on is the next one's
+                    scope.cancel()
             with trio.move_on_after(self._config.drain_timeout):
                 for connection in list(self._connections):
                     if connection.is_open:
                         connection.drain()
                 while len(self._registry):
                     await self._ended.park()
-                accepting.cancel_scope.cancel()
+                for _, scope in accepting:
+                    scope.cancel()
                 for connection in list(self._connections):
                     connection.drain()
                 while self._connections:
                     await self._ended.park()
             tasks.cancel_scope.cancel()
-            accepting.cancel_scope.cancel()
+        logger.info("server.stopped")
 
-    async def _accept(self, listening: Listening, tasks: trio.Nursery) -> None:
+    async def _accept(
+        self, listening: Listening, scope: trio.CancelScope, tasks: trio.Nursery
+    ) -> None:
+        """Accept connections until ``scope`` is cancelled; no failure to accept ends it."""
         failing = False
-        while True:
-            await self._room.acquire()
-            try:
-                stream = await listening.listener.accept()
-            except OSError as error:
-                if not failing:
-                    address, words = listening.address, str(error)
-                    logger.error("server.accept_failed", address=address, error=words)
-                failing = True
-                self._room.release()
-                await trio.sleep(ACCEPT_PAUSE)
-            else:
-                failing = False
-                tasks.start_soon(self._serve, stream)
+        with scope:
+            while True:
+                await self._room.acquire()
+                try:
+                    stream = await listening.listener.accept()
+                except OSError as error:
+                    self._room.release()
+                    if not failing:
+                        address, words = listening.address, str(error)
+                        logger.error("server.accept_failed", address=address, error=words)
+                    failing = True
+                    await trio.sleep(ACCEPT_PAUSE)
+                else:
+                    failing = False
+                    tasks.start_soon(self._serve, stream)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         """Serve one connection; the outermost guard: nothing gets from it to the others."""
@@ -140,22 +143,14 @@ async def serve(
     ``nursery.start`` returns the `Server`, once all addresses are listened on.  Installs
     no signal handler and sets up no logging.  To cancel it is an immediate stop, which
     leaves no task and no socket.  Raises `ConfigError` for a certificate that can't be
-    used, and `echo_service.listeners.BindError`, an OSError, for an address that can't be listened on.
+    used, and `BindError` (an OSError) for an address that can't be listened on.
     """
-    certificate = None
-    if config.tls_cert is not None and config.tls_key is not None:
-        certificate = tls.Certificate(config.tls_cert, config.tls_key)
-    async with listeners.opened(config.bind) as listening:
-        server = Server(config, listening, certificate)
-        for each in listening:
-            url = each.url(config.scheme)
-            logger.info("server.listening", address=each.address, url=url)
-        task_status.started(server)
-        try:
-            await server._run()
-        finally:
-            logger.info("server.stopped")
-    server._stopped.set()
+    server = Server(config)
+    try:
+        async with listeners.opened(config.bind) as listening:
+            await server._run(listening, task_status)
+    finally:
+        server._stopped.set()
 
 
 async def serve_stream(stream: trio.abc.Stream, config: Config) -> Outcome:
@@ -173,10 +168,6 @@ def peer_of(stream: trio.abc.Stream) -> str:
     while hasattr(below, "transport_stream"):
         below = below.transport_stream
     try:
-        return (
-            listeners.name(below.socket.getpeername())
-            if hasattr(below, "socket")
-            else "unknown"
-        )
+        return listeners.name(below.socket.getpeername()) if hasattr(below, "socket") else "unknown"
     except OSError:
         return "unknown"

@@ -46,12 +46,6 @@ _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 
 _NO_RSV: Final = RsvBits(False, False, False)
 
-_REASONS: Final = {
-    CloseReason.INVALID_FRAME_PAYLOAD_DATA: Violation.DEFLATE,
-    CloseReason.MESSAGE_TOO_BIG: Violation.TOO_BIG,
-}
-"""What a `CloseReason` from the compression means."""
-
 _WORDS: Final = {
     "Invalid opcode": Violation.OPCODE,
     "Invalid attempt to fragment control": Violation.CONTROL_FRAGMENTED,
@@ -65,9 +59,7 @@ _WORDS: Final = {
 
 
 def _violation(words: str) -> Violation:
-    return next(
-        (v for start, v in _WORDS.items() if words.startswith(start)), Violation.FRAME
-    )
+    return next((v for start, v in _WORDS.items() if words.startswith(start)), Violation.FRAME)
 
 
 def frame_header(opcode: int, length: int, *, compressed: bool = False) -> bytes:
@@ -102,13 +94,9 @@ class Session:
         "verdict",
     )
 
-    def __init__(
-        self, max_message_size: int, compression: Parameters | None = None
-    ) -> None:
+    def __init__(self, max_message_size: int, compression: Parameters | None = None) -> None:
         """Begin a session; ``max_message_size`` is in bytes of payload, inflated."""
-        deflate = (
-            PerMessageDeflate(compression, max_message_size) if compression else None
-        )
+        deflate = PerMessageDeflate(compression, max_message_size) if compression else None
         self._intake = _Intake(max_message_size, deflate)
         self._wsproto = Connection(SERVER, [self._intake])
         self._deaf = False
@@ -162,26 +150,20 @@ class Session:
             self.binaries += not text
             self.octets += self._intake.size
             payload, compressed = self._intake.take()
-            out += frame_header(
-                0x1 if text else 0x2, len(payload), compressed=compressed
-            )
+            out += frame_header(0x1 if text else 0x2, len(payload), compressed=compressed)
             out += payload
 
     def _peer_ended(self, event: CloseConnection) -> bytes:
         """Judge the peer's Close, or what wsproto failed it for: it reports both alike."""
         intake = self._intake
-        if (
-            self.verdict is not None
-        ):  # our Close went first: its answer is only recorded
+        if self.verdict is not None:  # our Close went first: its answer is only recorded
             if intake.close is not None:
                 code = policy.close_code(intake.close)
                 self.verdict = replace(self.verdict, received_code=code)
             return b""
         if intake.close is not None:
             return self.end(policy.closed(intake.close))
-        return self.end(
-            policy.violated(intake.violation or _violation(event.reason or ""))
-        )
+        return self.end(policy.violated(intake.violation or _violation(event.reason or "")))
 
     def end(self, verdict: Verdict) -> bytes:
         """End an open session from our side; returns the Close to send, if there is one."""
@@ -202,10 +184,21 @@ class _Intake(Extension):
     """
 
     name = "intake"
+    __slots__ = (
+        "_fragments",
+        "_max_message_size",
+        "_message",
+        "_opcode",
+        "_text",
+        "_utf8",
+        "close",
+        "deflate",
+        "missing",
+        "size",
+        "violation",
+    )
 
-    def __init__(
-        self, max_message_size: int, deflate: PerMessageDeflate | None
-    ) -> None:
+    def __init__(self, max_message_size: int, deflate: PerMessageDeflate | None) -> None:
         self.deflate = deflate
         self.missing = 0
         """Payload bytes of the present data frame that are still to come."""
@@ -240,6 +233,16 @@ class _Intake(Extension):
         self.violation = violation
         return CloseReason(violation.code)
 
+    def _fail_deflated(self, reason: CloseReason) -> CloseReason:
+        """Fail for a reason of the compression's.
+
+        When data stops to inflate, what came right before it is lost, so of compressed
+        text it is not told which of the two was wrong: that would depend on the cuts.
+        """
+        if reason is CloseReason.MESSAGE_TOO_BIG:
+            return self._fail(Violation.TOO_BIG)
+        return self._fail(Violation.DEFLATED_TEXT if self._text else Violation.DEFLATE)
+
     def frame_inbound_header(
         self,
         proto: FrameDecoder | FrameProtocol,
@@ -251,11 +254,9 @@ class _Intake(Extension):
         self._opcode = opcode
         allowed: CloseReason | RsvBits = _NO_RSV
         if self.deflate is not None:
-            allowed = self.deflate.frame_inbound_header(
-                proto, opcode, rsv, payload_length
-            )
+            allowed = self.deflate.frame_inbound_header(proto, opcode, rsv, payload_length)
             if isinstance(allowed, CloseReason):
-                return self._fail(_REASONS[allowed])
+                return self._fail_deflated(allowed)
         if opcode.iscontrol():
             return allowed
         if opcode is Opcode.CONTINUATION:
@@ -291,11 +292,13 @@ class _Intake(Extension):
         if deflate is not None:
             inflated = deflate.frame_inbound_payload_data(proto, data)
             if isinstance(inflated, CloseReason):
-                return self._fail(_REASONS[inflated])
+                return self._fail_deflated(inflated)
             data = inflated
         if self._text and not self._is_utf8(data):
-            return self._fail(Violation.TEXT)
+            return self._fail(Violation.TEXT if deflate is None else Violation.DEFLATED_TEXT)
         self.size += len(data)
+        if self.size > self._max_message_size:
+            return self._fail(Violation.TOO_BIG)
         self._message += data if deflate is None else deflate.deflate(data)
         return b""
 
@@ -312,10 +315,10 @@ class _Intake(Extension):
         if self.deflate is not None and self._compressed:
             reason = self.deflate.frame_inbound_complete(proto, fin)
             if reason is not None:
-                return self._fail(_REASONS[reason])
+                return self._fail_deflated(reason)
             self._message += self.deflate.flush()
         if self._text and not self._is_utf8(b"", final=True):
-            return self._fail(Violation.TEXT)
+            return self._fail(Violation.DEFLATED_TEXT if self._compressed else Violation.TEXT)
         return None
 
     def _is_utf8(self, data: bytes, *, final: bool = False) -> bool:
@@ -330,4 +333,6 @@ class _Intake(Extension):
             self._utf8.decode(b"", final)
         except UnicodeDecodeError:
             return False
-        return True
+        pending, _ = self._utf8.getstate()
+        # Python waits for the third byte of a surrogate, which its second byte gives away.
+        return not (pending[:1] == b"\xed" and pending[1:2] >= b"\xa0")

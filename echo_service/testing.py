@@ -32,9 +32,7 @@ class RunningServer:
 
     def statistics(self) -> Statistics:
         """A frozen snapshot of what the server has counted."""
-        return trio.from_thread.run_sync(
-            self._server.statistics, trio_token=self._token
-        )
+        return trio.from_thread.run_sync(self._server.statistics, trio_token=self._token)
 
     def drain(self) -> None:
         """Stop gracefully, as SIGTERM does; returns when that is done."""
@@ -53,8 +51,8 @@ class _Started(trio.TaskStatus[Server]):
         self._scope = scope
 
     def started(self, value: Server | None = None) -> None:
-        assert value is not None
-        self._future.set_result(RunningServer(value, self._scope))
+        if value is not None:  # as it always is: the signature is Trio's
+            self._future.set_result(RunningServer(value, self._scope))
 
 
 async def _run(config: Config, future: Future[RunningServer]) -> None:

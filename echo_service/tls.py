@@ -43,9 +43,7 @@ class Certificate:
         return context
 
 
-def wrap(
-    stream: trio.SocketStream, context: ssl.SSLContext
-) -> trio.SSLStream[trio.abc.Stream]:
+def wrap(stream: trio.SocketStream, context: ssl.SSLContext) -> trio.SSLStream[trio.abc.Stream]:
     """A TLS stream, server's side, over a TCP stream that was accepted.
 
     The TLS handshake is done at the first read, within the reader's deadline.

@@ -85,8 +85,9 @@ def accept(
 ) -> Accepted | None:
     """Accept an opening handshake, or raise `Refused`: 400, 403, 405 or 426.
 
-    Returns None where the request is no opening handshake, good or bad.  ``subprotocols`` are those spoken; the first of the client's that is among them
-    is chosen.  ``origins`` are those allowed, None allows any.
+    Returns None where the request is no opening handshake, good or bad.
+    ``subprotocols`` are those spoken; the first of the client's that is among them is
+    chosen.  ``origins`` are those allowed, None allows any.
     """
     values = _values(request)
     upgrades = "websocket" in _tokens(values, b"upgrade")
@@ -94,11 +95,11 @@ def accept(
         return None
     if request.method != b"GET":
         method = request.method.decode()
-        raise Refused(
-            405, f"a WebSocket begins with GET, not {method}", ("Allow", "GET")
-        )
+        raise Refused(405, f"a WebSocket begins with GET, not {method}", ("Allow", "GET"))
     if not upgrades:
         raise Refused(426, "no Upgrade: websocket header", ("Upgrade", "websocket"))
+    if len(values.get(b"host", ())) != 1:
+        raise Refused(400, "there must be one Host header")
     if "upgrade" not in _tokens(values, b"connection"):
         raise Refused(400, "no Connection: upgrade header")
     for name in (b"content-length", b"transfer-encoding"):
@@ -152,13 +153,9 @@ def _elements(values: dict[bytes, list[str]], name: bytes) -> list[str]:
 def _key(values: dict[bytes, list[str]]) -> str:
     keys = values.get(b"sec-websocket-key", [])
     if len(keys) != 1:
-        raise Refused(
-            400, f"there are {len(keys)} Sec-WebSocket-Key headers instead of one"
-        )
+        raise Refused(400, f"there are {len(keys)} Sec-WebSocket-Key headers instead of one")
     if not _KEY.fullmatch(keys[0]):
-        raise Refused(
-            400, f"Sec-WebSocket-Key is not the base64 of 16 bytes: {keys[0][:64]!r}"
-        )
+        raise Refused(400, f"Sec-WebSocket-Key is not the base64 of 16 bytes: {keys[0][:64]!r}")
     return keys[0]
 
 
@@ -170,9 +167,7 @@ def _check_version(values: dict[bytes, list[str]]) -> None:
         raise Refused(426, cause, *headers)
 
 
-def _check_origin(
-    values: dict[bytes, list[str]], allowed: Container[Origin | None] | None
-) -> None:
+def _check_origin(values: dict[bytes, list[str]], allowed: Container[Origin | None] | None) -> None:
     sent = ",".join(values.get(b"origin", ()))
     if b"origin" in values and allowed is not None and origin(sent) not in allowed:
         raise Refused(403, f"this origin is not allowed: {sent[:64]!r}")

@@ -1,0 +1,54 @@
+# `make run` and `make test` work on a fresh clone with nothing but Python 3.11 or later.
+# `make check` is what CI runs, to the letter.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help run test check format lint types exhaustive pythons wheel conformance clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
+
+run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
+	exec $(BIN)/echo-service serve $(ARGS)
+
+test: .venv/test ## the tests, within two minutes
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types coverage pythons wheel exhaustive conformance ## all that CI runs
+	@echo "make check: all passed"
+
+format: .venv/check ## put the code in its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: .venv/check ## format and lint, changing nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/check ## mypy, strict
+	$(BIN)/mypy
+
+coverage: .venv/check ## the tests, and what they cover
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage report
+
+exhaustive: .venv/test ## every close code over every transport, and what else takes minutes
+	$(BIN)/python -m pytest -m exhaustive
+
+pythons: ## the tests on every other Python from 3.11 to 3.14 that is here
+	scripts/pythons
+
+wheel: .venv/check ## build the wheel, install it elsewhere, try it there
+	scripts/wheel $(BIN)/python
+
+conformance: .venv/check ## Autobahn: 301 cases, or all 517 with FULL=1
+	$(BIN)/python conformance/run.py
+
+# Each of these is an environment of its own content; a stamp says that it is complete.
+.venv/run .venv/test .venv/check: pyproject.toml scripts/environment
+	scripts/environment $(PYTHON) .venv $(@F)
+
+clean: ## remove what the targets made
+	rm -rf .venv .venv-* build dist reports *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
