@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +39,9 @@ MEMORY_LEVEL: Final = 5
 SYNC_TAIL: Final = b"\x00\x00\xff\xff"
 """What a sender cuts off the end of a message and the receiver puts back (7.2.1)."""
 
+_MOST_INFLATED: Final = 1032
+"""Bytes that one byte can inflate to (zlib's technical details)."""
+
 _LAST_BLOCK: Final = b"\x03\x00"
 """An empty block with BFINAL (RFC 1951 3.2.6)."""
 
@@ -46,7 +50,10 @@ _BITS: Final = {str(bits): bits for bits in range(9, 16)}
 allows 8, which zlib's raw deflate can't do; declining such an offer is always legal."""
 
 _NAME: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAMETER: Final = re.compile(rf'[ \t]*({_NAME})[ \t]*(?:=[ \t]*(?:({_NAME})|"({_NAME})")[ \t]*)?')
+_PARAMETER: Final = re.compile(
+    rf'[ \t]*({_NAME})[ \t]*(?:=[ \t]*(?:({_NAME})|"((?:[^"\\]|\\.)*)")[ \t]*)?'
+)
+_QUOTED_PAIR: Final = re.compile(r"\\(.)")
 _PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[^",;]+|[,;]')
 
 
@@ -77,16 +84,17 @@ def negotiate(header: str) -> Parameters | None:
 
 def _split(header: str) -> Iterator[list[str]]:
     """The elements of a header, each cut at its semicolons; quotes hide both signs."""
-    element = [""]
-    for piece in _PIECE.findall(header):
+    element: list[str] = []
+    text: list[str] = []
+    for piece in [*_PIECE.findall(header), ","]:
+        if piece not in (",", ";"):
+            text.append(piece)
+            continue
+        element.append("".join(text))
+        text = []
         if piece == ",":
             yield element
-            element = [""]
-        elif piece == ";":
-            element.append("")
-        else:
-            element[-1] += piece
-    yield element
+            element = []
 
 
 def _judge(element: list[str]) -> Parameters | None:
@@ -95,7 +103,7 @@ def _judge(element: list[str]) -> Parameters | None:
     matches = [_PARAMETER.fullmatch(parameter) for parameter in rest]
     if name.strip(" \t") != "permessage-deflate" or None in matches:
         return None
-    pairs = [(m[1], m[2] or m[3]) for m in matches if m]
+    pairs = [(m[1], m[2] if m[3] is None else _QUOTED_PAIR.sub(r"\1", m[3])) for m in matches if m]
     offer = dict(pairs)
     if len(offer) < len(pairs) or not all(_acceptable(*pair) for pair in pairs):
         return None
@@ -130,6 +138,17 @@ _VALUES: Final[dict[str, Iterable[str | None]]] = {
 
 def _acceptable(name: str, value: str | None) -> bool:
     return value in _VALUES.get(name, ())
+
+
+def _before_the_error(inflater: zlib._Decompress, data: bytes, room: int) -> bytes:
+    """What comes of ``data`` up to the byte that does not inflate, or to more than ``room``."""
+    inflated = b""
+    with suppress(zlib.error):
+        for byte in data:
+            inflated += inflater.decompress(bytes((byte,)), room + 1 - len(inflated))
+            if len(inflated) > room:
+                break
+    return inflated
 
 
 class PerMessageDeflate(Extension):
@@ -245,10 +264,14 @@ class PerMessageDeflate(Extension):
             inflater = self._inflater
             if inflater is None:
                 inflater = zlib.decompressobj(-self._parameters.client_max_window_bits)
+            # What comes right before an error is lost with it, and may have been too much.
+            before = inflater.copy() if len(data) * _MOST_INFLATED > self._room else None
             try:  # a max_length of 0 would be no bound at all: hence the one byte more
                 piece = inflater.decompress(data, self._room + 1)
             except zlib.error:
-                return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+                piece = _before_the_error(before, data, self._room) if before else b""
+                if len(piece) <= self._room:
+                    return CloseReason.INVALID_FRAME_PAYLOAD_DATA
             self._room -= len(piece)
             pieces.append(piece)
             # A block with BFINAL ends the stream, and another may follow (7.2.3.4).

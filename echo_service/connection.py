@@ -138,7 +138,7 @@ class Connection:
             except _GONE:
                 self._end(policy.VANISHED)
             except trio.TooSlowError:
-                self._end(policy.STALLED)
+                self._end(policy.STALLED, even_if_judged=True)
             except Exception:
                 logger.exception("connection.failed", connection_id=self._identifier)
                 await self._apologise()
@@ -147,14 +147,15 @@ class Connection:
         except Exception:
             logger.exception("connection.failed", connection_id=self._identifier)
 
-    def _end(self, verdict: Verdict) -> None:
-        if self._session is not None and self._session.verdict is None:
-            self._session.end(verdict)
+    def _end(self, verdict: Verdict, *, even_if_judged: bool = False) -> None:
+        session = self._session
+        if session is not None and (session.verdict is None or even_if_judged):
+            session.end(verdict)
 
     async def _apologise(self) -> None:
         """After an error of our own: 500 before the 101, Close 1011 after it, where either fits."""
         if self._status is None:
-            await self._answer(endpoints.refusal(Refused(500, "internal error")))
+            await self._refuse(Refused(500, "internal error"))
         elif self._session is not None and self._session.verdict is None and not self._sending:
             await self._finish(self._session.end(policy.INTERNAL_ERROR))
         self._end(policy.INTERNAL_ERROR)
@@ -175,9 +176,11 @@ class Connection:
                 return None
             decision = self._decide(request)
         except Refused as refused:
-            await self._answer(endpoints.refusal(refused), refused)
+            await self._refuse(refused)
             return None
         if isinstance(decision, endpoints.Answer):
+            self._ending = Ending.ANSWERED
+            logger.debug("request.answered", peer=self._peer, status=decision.status)
             await self._answer(decision)
             return None
         session = await self._open(request, decision)
@@ -219,21 +222,21 @@ class Connection:
     def _unavailable(self, cause: str) -> Refused:
         return Refused(503, cause, ("Retry-After", str(RETRY_AFTER)))
 
-    async def _answer(self, answer: Answer, refused: Refused | None = None) -> None:
+    async def _refuse(self, refused: Refused) -> None:
+        self._ending = Ending.REFUSED
+        cause = refused.cause
+        logger.info("handshake.refused", peer=self._peer, status=refused.status, cause=cause)
+        await self._answer(endpoints.refusal(refused))
+
+    async def _answer(self, answer: Answer) -> None:
         """Answer a request that opens no connection, and see the stream closed."""
         self._status = answer.status
-        if refused is None:
-            self._ending = Ending.ANSWERED
-            logger.debug("request.answered", peer=self._peer, status=answer.status)
-        else:
-            self._ending = Ending.REFUSED
-            cause = refused.cause
-            logger.info("handshake.refused", peer=self._peer, status=refused.status, cause=cause)
         headers = [("Date", formatdate(usegmt=True)), *answer.headers]
         await self._finish(self._reader.answer(answer.status, headers, answer.body.encode()))
 
     async def _open(self, request: h11.Request, accepted: Accepted) -> Session:
         """Switch protocols: from here on there is a session."""
+        switching = self._reader.switch(accepted.headers)
         session = Session(self._config.max_message_size, accepted.compression)
         self._session = session
         self._status = 101
@@ -245,7 +248,7 @@ class Connection:
             target=request.target.decode(),
             extensions=accepted.compression.response if accepted.compression else None,
         )
-        await self._send(self._reader.switch(accepted.headers))
+        await self._send(switching)
         return session
 
     # The open connection
@@ -269,16 +272,17 @@ class Connection:
         config = self._config
         wait = config.ping_interval or math.inf
         pinged = False
-        while not self._told:
+        while True:
             with trio.move_on_after(wait) as self._waiting:
-                return await self._stream.receive_some(session.receive_size) or policy.VANISHED
-            if pinged and config.ping_timeout and not self._told:
+                if not self._told:
+                    return await self._stream.receive_some(session.receive_size) or policy.VANISHED
+            if self._told:
+                return policy.DRAINING[config.drain_code]
+            if pinged and config.ping_timeout:
                 return policy.IDLE
-            if not self._told:
-                await self._send(session.ping())
-                pinged = True
-                wait = config.ping_timeout or config.ping_interval
-        return policy.DRAINING[config.drain_code]
+            await self._send(session.ping())
+            pinged = True
+            wait = config.ping_timeout or config.ping_interval
 
     async def _send(self, data: bytes | bytearray) -> None:
         """Send all of it, however slowly the peer takes it; `trio.TooSlowError` if it stalls.

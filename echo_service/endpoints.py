@@ -20,7 +20,7 @@ TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 
 HEALTH: Final = ("/healthz", "/readyz")
 
-_ABSOLUTE: Final = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+_ABSOLUTE: Final = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

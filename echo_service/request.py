@@ -83,12 +83,14 @@ class RequestReader:
         head = self._head
         if not 0x21 <= head[0] <= 0x7E:
             raise Refused(400, f"no method begins with the byte {head[0]:#04x}")
+        if end < 0:  # what may be the beginning of its end is not counted
+            end = max(len(head) - len(_END) + 1, 0)
         line_end = head.find(b"\r\n")
         if line_end < 0:
-            line_end = len(head)
+            line_end = len(head.removesuffix(b"\r"))
         if line_end > MAX_TARGET + _REQUEST_LINE_ROOM:
             raise Refused(414, f"the target is over {MAX_TARGET} bytes")
-        if (len(head) if end < 0 else end) - line_end > MAX_HEADERS:
+        if end - line_end > MAX_HEADERS:
             raise Refused(431, f"the header fields are over {MAX_HEADERS} bytes together")
 
     def _parse(self, head: bytes) -> h11.Request:
@@ -101,6 +103,8 @@ class RequestReader:
             raise Refused(400, str(error)) from None
         if not _VERSION.fullmatch(request.http_version):
             raise Refused(505, f"HTTP/1.1 is spoken here, not {request.http_version.decode()}")
+        if [name for name, _ in request.headers].count(b"host") != 1:
+            raise Refused(400, "there must be one Host header")
         if len(request.target) > MAX_TARGET:
             raise Refused(414, f"the target is over {MAX_TARGET} bytes")
         if len(request.headers) > MAX_HEADER_COUNT:

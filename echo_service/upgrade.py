@@ -98,8 +98,6 @@ def accept(
         raise Refused(405, f"a WebSocket begins with GET, not {method}", ("Allow", "GET"))
     if not upgrades:
         raise Refused(426, "no Upgrade: websocket header", ("Upgrade", "websocket"))
-    if len(values.get(b"host", ())) != 1:
-        raise Refused(400, "there must be one Host header")
     if "upgrade" not in _tokens(values, b"connection"):
         raise Refused(400, "no Connection: upgrade header")
     for name in (b"content-length", b"transfer-encoding"):

@@ -260,6 +260,16 @@ async def test_peer_that_stalls_in_the_101_is_dropped(serving, autojump_clock):
     assert trio.current_time() - begun == 30
 
 
+async def test_peer_that_stalls_before_our_close_was_not_sent_it(serving, autojump_clock):
+    client: Served = serving(lockstep_stream_pair)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, wire.request())
+        await client.opened()
+    await client.send(frame(TEXT, b"hello") + wire.close(1000))
+    ended = await client.ends()
+    assert (ended.ending, ended.sent_code, ended.texts) == (Ending.STALLED, None, 1)
+
+
 async def test_slow_peer_gets_all_of_it(serving, autojump_clock):
     """The stall timeout is for the next bytes to go, and not for the whole echo."""
     client = serving(lockstep_stream_pair, stall_timeout=4)
@@ -577,9 +587,8 @@ OUTCOMES = [
 
 
 @pytest.mark.parametrize("sent, expected", OUTCOMES, ids=lambda each: str(each)[:40])
-@pytest.mark.usefixtures("autojump_clock")
 async def test_outcome_is_returned_and_logged(
-    serving, monkeypatch, logged, sent: bytes | None, expected: Outcome
+    serving, autojump_clock, monkeypatch, logged, *, sent: bytes | None, expected: Outcome
 ):
     """Two lines a connection, however it ends, and no payload in them."""
     monkeypatch.setattr(session, "MAX_FRAGMENTS", 3)

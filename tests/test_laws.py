@@ -33,7 +33,7 @@ AGREED = [
 
 agreements = st.sampled_from(AGREED)
 
-limits = st.sampled_from([0, 20, 1000, 1000])
+limits = st.sampled_from([0, 5, 20, 1000, 1000])
 
 texts = st.text(max_size=10).map(str.encode)
 

@@ -6,7 +6,6 @@ import errno
 import itertools
 import os
 import socket
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +13,6 @@ import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from echo_service import Config, Ending, Server, serve, server
-from echo_service.connection import Connection
 from tests import wire
 from tests.conftest import until
 from tests.wire import BINARY, CLOSE, TEXT, Frame, frame
@@ -38,7 +36,9 @@ def settings(**options: object) -> Config:
 
 async def answer(client: wire.Client, request: bytes) -> bytes:
     await client.send(request)
-    return await client.rest()
+    got = await client.rest()
+    await client.stream.aclose()
+    return got
 
 
 async def is_closed(client: wire.Client, code: int) -> bool:
@@ -68,7 +68,18 @@ async def test_all_addresses_are_one_server(nursery, connect):
     assert running.statistics().connections == 2
 
 
-async def test_listening_draining_and_stopped_are_logged(nursery, connect, logged):
+async def test_certificate_makes_it_wss(nursery, certificate):
+    running: Server = await nursery.start(serve, settings(**certificate()))
+    before = running._certificate.context
+    assert running.urls[0].startswith("wss://127.0.0.1:")
+    async with await trio.open_tcp_stream(*_host_and_port(running)) as stream:
+        await stream.send_all(READY)
+        assert b"HTTP" not in await stream.receive_some()
+    running.reload()
+    assert running._certificate.context is not before
+
+
+async def test_listening_and_draining_are_logged(nursery, connect, logged):
     running: Server = await nursery.start(serve, settings())
     await (await connect(running)).open()
     nursery.start_soon(running.drain)
@@ -92,13 +103,13 @@ async def test_statistics_count_live_and_after(echo_server, connect):
     live = echo_server.statistics()
     assert (live.connections, live.connections_total) == (2, 2)
     assert (live.texts, live.binaries, live.octets) == (1, 1, 8)
-    assert (live.endings, live.refused) == ({}, {})
+    assert live.endings == {}
 
     await first.send(wire.close(1000))
     await first.rest()
     await second.send(wire.close(1006))
     await second.rest()
-    for client in (first, second, refused):
+    for client in (first, second):
         await client.stream.aclose()
     await until(lambda: not echo_server._connections)
     after = echo_server.statistics()
@@ -176,7 +187,7 @@ async def test_odd_byte_in_a_header_is_refused_and_touches_no_other_connection(
 
 
 def _host_and_port(running: Server) -> tuple[str, int]:
-    host, _, port = running.urls[0].removeprefix("ws://").rpartition(":")
+    host, _, port = running.urls[0].partition("://")[2].rpartition(":")
     return host, int(port)
 
 
@@ -272,10 +283,11 @@ async def test_drain_refuses_whoever_comes_and_closes_whoever_is_there(nursery, 
         await client.stream.aclose()
     assert await silent.rest() == b""
     assert wire.status(await begun.rest()) == 503
-    for client in (silent, begun, waiting):
+    for client in (silent, begun):
         await client.stream.aclose()
     await drained.wait()
     assert running.statistics().endings == {Ending.DRAINING: 2}
+    assert logged()[-1] == ("INFO", "server.stopped", {})
     with pytest.raises(OSError, match="connect"):
         await connect(running)
 

@@ -1,0 +1,244 @@
+"""wss:// over real sockets, with certificates made for the test."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from websockets.sync.client import connect as websocket
+
+from echo_service import Config, ConfigError, Ending, Server, serve, tls
+from echo_service.testing import running
+from tests import wire
+from tests.conftest import open_stream, until
+from tests.wire import CLOSE, TEXT, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trustme
+
+pytestmark = pytest.mark.usefixtures("in_time")
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    """What a client needs to trust the server."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+@pytest.fixture
+async def secure(nursery: trio.Nursery, certificate) -> Server:
+    """A server that speaks TLS."""
+    return await nursery.start(serve, Config(bind=["127.0.0.1:0"], **certificate()))
+
+
+@pytest.fixture
+async def connect_securely(connect, trusting):
+    """Connect to a server's first address by TLS."""
+
+    async def connect_securely(server: Server) -> wire.Client:
+        below = (await connect(server)).stream
+        stream = trio.SSLStream(below, trusting, server_hostname="localhost")
+        await stream.do_handshake()
+        return wire.Client(stream)
+
+    return connect_securely
+
+
+def certificate_of(client: wire.Client) -> bytes:
+    return client.stream.getpeercert(binary_form=True)
+
+
+def of_file(path: str) -> bytes:
+    """The first certificate in the file, as it goes over the wire."""
+    first, end, _ = Path(path).read_text().partition("-----END CERTIFICATE-----\n")
+    return ssl.PEM_cert_to_DER_cert(first + end)
+
+
+async def test_echo(secure, connect_securely):
+    (url,) = secure.urls
+    assert url.startswith("wss://127.0.0.1:")
+    client = await connect_securely(secure)
+    await client.open()
+    await client.echo()
+    await client.echo(bytes(200_000), wire.BINARY)
+
+
+async def test_version_and_protocol(secure, connect_securely):
+    client = await connect_securely(secure)
+    assert client.stream.version() == "TLSv1.3"
+    assert tls.Certificate.__doc__
+
+
+def test_client_that_is_not_ours(certificate, trusting):
+    with running(**certificate()) as server:
+        url = server.urls[0].replace("127.0.0.1", "localhost")
+        with websocket(url, ssl=trusting) as client:
+            client.send("hello")
+            assert client.recv() == "hello"
+
+
+@pytest.mark.parametrize("after", [b"", frame(TEXT, b"too late") * 1000], ids=["", "and more"])
+async def test_close_notify_and_end_of_stream_follow_the_close(
+    secure, connect_securely, after: bytes
+):
+    """And no reset, although there is something unread."""
+    client = await connect_securely(secure)
+    await client.open()
+    await client.send(wire.close(1000) + after)
+    # Without a close_notify this would be a BrokenResourceError, by trio's default.
+    assert await client.rest() == b"\x88\x02\x03\xe8"
+    assert await client.stream.transport_stream.receive_some() == b""
+
+
+async def test_drain_awaits_the_closing_handshake(secure, connect_securely, nursery):
+    client = await connect_securely(secure)
+    await client.open()
+    nursery.start_soon(secure.drain)
+    got = await client.frame()
+    assert (got.opcode, got.payload[:2]) == (CLOSE, b"\x03\xe9")
+    await client.send(wire.close(1001))
+    assert await client.rest() == b""
+    await client.stream.aclose()
+    await secure.drain()
+    assert secure.statistics().received_codes == {1001: 1}
+
+
+async def test_peer_gone_without_a_word_is_recorded_as_1006(secure, connect_securely, logged):
+    client = await connect_securely(secure)
+    await client.open()
+    await client.stream.transport_stream.aclose()
+    await until(lambda: secure.statistics().endings)
+    assert secure.statistics().endings == {Ending.VANISHED: 1}
+    assert secure.statistics().received_codes == {1006: 1}
+    assert not [line for line in logged() if line.level == "ERROR"]
+
+
+@pytest.mark.parametrize("scheme", ["ws", "wss"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: echo.example\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(600),
+        bytes(range(256)) * 40,
+        b"\x80\x2e\x01\x00\x02",
+    ],
+    ids=["HTTP", "client hello", "garbage", "SSL 2"],
+)
+async def test_what_does_not_belong_on_the_port_leaves_the_service_alive(
+    nursery, connect, connect_securely, certificate, logged, *, scheme: str, sent: bytes
+):
+    options = certificate() if scheme == "wss" else {}
+    server: Server = await nursery.start(serve, Config(bind=["127.0.0.1:0"], **options))
+    connect_well = connect_securely if scheme == "wss" else connect
+    other = await connect_well(server)
+    await other.open()
+    client = await connect(server)
+    await client.send(sent)
+    await client.stream.send_eof()
+    await client.rest()
+    await client.stream.aclose()
+    await until(lambda: len(server._connections) == 1)
+    await other.echo()
+    assert not [line for line in logged() if line.level == "ERROR"]
+
+
+async def test_silent_client_is_let_go_at_the_handshake_timeout(
+    nursery, connect, connect_securely, certificate, mock_clock
+):
+    config = Config(bind=["127.0.0.1:0"], handshake_timeout=3, **certificate())
+    server: Server = await nursery.start(serve, config)
+    other = await connect_securely(server)
+    await other.open()
+    silent, begun = await connect(server), await connect(server)
+    await begun.send(b"\x16\x03\x01")
+    await until(lambda: len(server._connections) == 3)
+    mock_clock.jump(3)
+    assert await silent.rest() == await begun.rest() == b""
+    await other.echo()
+
+
+# Certificates
+
+
+async def test_reload_is_for_the_connections_to_come(
+    nursery, connect_securely, certificate: Callable[[], dict[str, str]]
+):
+    files = certificate()
+    old = of_file(files["tls_cert"])
+    server: Server = await nursery.start(serve, Config(bind=["127.0.0.1:0"], **files))
+    before = await connect_securely(server)
+    await before.open()
+    certificate()
+    assert certificate_of(await connect_securely(server)) == old
+    server.reload()
+    new = of_file(files["tls_cert"])
+    assert certificate_of(await connect_securely(server)) == new != old
+    await before.echo()
+
+
+@pytest.mark.parametrize("spoil", ["tls_cert", "tls_key"])
+@pytest.mark.parametrize("how", ["missing", "garbage", "of another"])
+async def test_certificate_is_kept_where_the_new_one_is_unusable(
+    nursery, connect_securely, certificate, spoil: str, how: str
+):
+    files = certificate()
+    old = of_file(files["tls_cert"])
+    server: Server = await nursery.start(serve, Config(bind=["127.0.0.1:0"], **files))
+    path = Path(files[spoil])
+    if how == "missing":
+        path.unlink()
+    elif how == "garbage":
+        path.write_bytes(bytes(100))
+    else:
+        before = path.read_bytes()
+        certificate()
+        path.write_bytes(before)
+    with pytest.raises(ConfigError, match="PEM files of a certificate chain and its key") as caught:
+        server.reload()
+    assert files["tls_cert"] in str(caught.value)
+    assert certificate_of(await connect_securely(server)) == old
+
+
+async def test_reload_without_tls_has_nothing_to_do(echo_server):
+    echo_server.reload()
+
+
+async def test_server_does_not_start_with_an_unusable_certificate(nursery, certificate):
+    files = certificate()
+    Path(files["tls_key"]).write_text("nothing")
+    with pytest.raises(ConfigError, match="PEM files"):
+        await serve(Config(bind=["127.0.0.1:0"], **files))
+
+
+def test_key_with_a_password_is_refused_without_asking_the_terminal(certificate):
+    from cryptography.hazmat.primitives import serialization
+
+    files = certificate()
+    key = serialization.load_pem_private_key(Path(files["tls_key"]).read_bytes(), None)
+    Path(files["tls_key"]).write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    with pytest.raises(ConfigError):
+        tls.Certificate(files["tls_cert"], files["tls_key"])
+
+
+# The stream below
+
+
+async def test_stream_below_tells_when_it_can_send_and_closes_what_is_broken(secure):
+    stream = await open_stream(secure.urls[0].replace("wss", "ws"))
+    below = tls._Transport(stream)
+    await below.wait_send_all_might_not_block()
+    await stream.aclose()
+    await below.aclose()
