@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help run test check format lint types exhaustive pythons wheel conformance clean
+.PHONY: help run test check format lint types coverage exhaustive pythons wheel conformance clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -31,8 +31,7 @@ types: .venv/check ## mypy, strict
 	$(BIN)/mypy
 
 coverage: .venv/check ## the tests, and what they cover
-	$(BIN)/python -m coverage run -m pytest
-	$(BIN)/python -m coverage report
+	scripts/coverage $(BIN)/python
 
 exhaustive: .venv/test ## every close code over every transport, and what else takes minutes
 	$(BIN)/python -m pytest -m exhaustive

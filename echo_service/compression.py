@@ -143,11 +143,10 @@ def _acceptable(name: str, value: str | None) -> bool:
 def _before_the_error(inflater: zlib._Decompress, data: bytes, room: int) -> bytes:
     """What comes of ``data`` up to the byte that does not inflate, or to more than ``room``."""
     inflated = b""
+    rest = iter(data)
     with suppress(zlib.error):
-        for byte in data:
-            inflated += inflater.decompress(bytes((byte,)), room + 1 - len(inflated))
-            if len(inflated) > room:
-                break
+        while len(inflated) <= room:
+            inflated += inflater.decompress(bytes((next(rest),)), room + 1 - len(inflated))
     return inflated
 
 

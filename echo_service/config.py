@@ -10,7 +10,6 @@ import dataclasses
 import math
 import re
 import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,10 +118,14 @@ _SECONDS: Final = "a number of seconds above 0"
 _OR_OFF: Final = "a number of seconds, or 0 for never"
 
 
+_MANY: Final = 1_000_000
+"""Connections where there is no file limit: more than one process serves."""
+
+
 def _files_allowed() -> int:
     """The default of ``max_connections``: the soft file limit, less `RESERVED_FILES`."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_FILES)
+    return _MANY if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_FILES)
 
 
 def _option(default: Any, *row: Any, **more: Any) -> Any:
@@ -286,7 +289,7 @@ def _read(name: str, option: Option, value: object) -> object:
 def _read_one(name: str, option: Option, value: object) -> object:
     try:
         return option.read(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ConfigError(name, value, option.accepted) from None
 
 

@@ -137,10 +137,13 @@ def _unlink(path: str, made: os.stat_result) -> None:
 
 
 def _open_passed(fd: int) -> trio.socket.SocketType:
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise ValueError("it is not a socket")
     sock = socket.socket(fileno=os.dup(fd))
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if sock.type != socket.SOCK_STREAM or not listens:
         sock.close()
-        raise ValueError("it is not a listening socket")
+        raise ValueError("it is not a listening stream socket")
     sock.setblocking(False)
     return trio.socket.from_stdlib_socket(sock)
 

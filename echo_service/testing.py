@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -39,8 +39,9 @@ class RunningServer:
         trio.from_thread.run(self._server.drain, trio_token=self._token)
 
     def stop(self) -> None:
-        """Stop at once, and end the thread."""
-        trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
+        """Stop at once, and end the thread, if it has not ended by itself."""
+        with suppress(trio.RunFinishedError):
+            trio.from_thread.run_sync(self._scope.cancel, trio_token=self._token)
 
 
 class _Started(trio.TaskStatus[Server]):

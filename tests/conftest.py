@@ -180,16 +180,17 @@ class Program:
         self.process = process
         self.lines: list[str] = []
         self._unfinished = ""
+        self._seen = 0
 
     async def line(self, words: str) -> str:
         """The next line of stderr that holds the words."""
-        read = len(self.lines)
         while True:
-            for line in self.lines[read:]:
-                if words in line:
-                    return line
-            read = len(self.lines)
-            assert await self._read_lines(), f"ended without {words!r}: {self.lines}"
+            while self._seen == len(self.lines):
+                assert await self._read_lines(), f"ended without {words!r}: {self.lines}"
+            line = self.lines[self._seen]
+            self._seen += 1
+            if words in line:
+                return line
 
     async def url(self) -> str:
         """The address as bound, once the service listens."""

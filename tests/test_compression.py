@@ -419,6 +419,14 @@ def test_the_limit_is_on_the_inflated_bytes_to_the_byte(message, limit, code):
         assert inflated(extension, frames) == ([] if code else [message], code)
 
 
+@pytest.mark.parametrize("limit, code", [(20, 1007), (19, 1009), (18, 1009)])
+def test_too_much_before_data_that_does_not_inflate_is_1009_in_every_cut(limit, code):
+    """zlib tells of the error and keeps back what came before it."""
+    payload = wire.deflate(b"a" * 20) + b"\x00\x00\xff\xff\x07"
+    for pieces in wire.cuts(b"".join(compressed(payload))):
+        assert inflated(PerMessageDeflate(Parameters(), limit), pieces) == ([], code)
+
+
 def test_a_bomb_is_refused_before_it_has_taken_memory():
     client = zlib.compressobj(wbits=-15)
     bomb = b"".join(client.compress(bytes(2**20)) for _ in range(32)) + wire.deflate(b"", client)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import resource
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from echo_service import Config, ConfigError, config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DEFAULTS = {
     "bind": ("127.0.0.1:8080",),
@@ -101,9 +104,11 @@ def test_value_that_is_used(name: str, value: object, used: object):
 @pytest.mark.parametrize(
     "name, value",
     [
-        *rows(["bind"], [], "127.0.0.1:0", None, 8080, ["8080"], [8080], ["127.0.0.1:0", ""], {"a"}),
+        *rows(
+            ["bind"], [], "127.0.0.1:0", None, 8080, ["8080"], [8080], ["127.0.0.1:0", ""], {"a"}
+        ),
         *rows(["tls_cert", "tls_key"], "", 3, True),
-        *rows(WHOLE, 0, -1, "0", "-1", "+1", "1.0", 1.0, "1e3", "", " 1", "1_000", "x", "١"),
+        *rows(WHOLE, 0, -1, "0", "-1", "+1", "1.0", 1.0, "1e3", "", " 1", "1_000", "x", "\u0661"),
         *rows(WHOLE, None, True, "1" * 19, 10**18, [1]),
         *rows(SECONDS + SECONDS_OR_OFF, -1, -0.1, "-1", "+1", "", " 1", "1 ", "1e3", "x", "1s"),
         *rows(SECONDS + SECONDS_OR_OFF, "nan", "inf", float("nan"), float("inf"), "1" * 400),
@@ -116,20 +121,22 @@ def test_value_that_is_used(name: str, value: object, used: object):
         *rows(["log_format"], "", "JSON", "xml", None, True),
         *rows(["log_level"], "", "INFO", "critical", 20, None),
     ],
+    ids=lambda each: repr(each)[:30],
 )
 def test_value_that_is_refused(name: str, value: object):
     with pytest.raises(ConfigError) as caught:
         Config(**{name: value})
     error = caught.value
-    assert isinstance(error, ValueError)
     assert error.option == name
-    one = value[-1] if isinstance(value, list) and value and name in REPEATABLE else value
-    assert repr(error.value) in {repr(value), repr(one), repr(())}
+    assert isinstance(value, list) or error.value is value
     assert error.accepted
     assert str(error) == f"{name}: {error.value!r} can't be used; accepted: {error.accepted}"
 
 
-REPEATABLE = {name for name, option in config.OPTIONS.items() if option.repeatable}
+def test_value_that_is_refused_is_the_one_of_several():
+    with pytest.raises(ConfigError) as caught:
+        Config(bind=["127.0.0.1:0", "nowhere"])
+    assert caught.value.value == "nowhere"
 
 
 def test_certificate_and_key_go_together(tmp_path: Path):

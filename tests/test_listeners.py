@@ -295,8 +295,13 @@ def open_files() -> list[str]:
     return sorted(os.listdir("/dev/fd"))
 
 
-async def test_passed_file_that_is_no_socket_is_refused_and_nothing_is_left_open():
+@pytest.fixture
+def no_socket():
     with open(os.devnull) as file:
-        before = open_files()
-        await cannot_be_opened(f"fd:{file.fileno()}")
-        assert open_files() == before
+        yield file.fileno()
+
+
+async def test_passed_file_that_is_no_socket_is_refused_and_nothing_is_left_open(no_socket: int):
+    before = open_files()
+    await cannot_be_opened(f"fd:{no_socket}")
+    assert open_files() == before

@@ -70,10 +70,23 @@ async def test_echo(secure, connect_securely):
     await client.echo(bytes(200_000), wire.BINARY)
 
 
-async def test_version_and_protocol(secure, connect_securely):
+@pytest.mark.parametrize("offered, chosen", [([], None), (["h2", "http/1.1"], "http/1.1")])
+async def test_protocol_is_http_1_1(
+    secure, connect_securely, trusting, offered: list[str], chosen: str | None
+):
+    if offered:
+        trusting.set_alpn_protocols(offered)
     client = await connect_securely(secure)
-    assert client.stream.version() == "TLSv1.3"
-    assert tls.Certificate.__doc__
+    assert client.stream.selected_alpn_protocol() == chosen
+    await client.open()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_versions_of_tls(secure, connect_securely, trusting, version: ssl.TLSVersion):
+    trusting.minimum_version = trusting.maximum_version = version
+    client = await connect_securely(secure)
+    await client.open()
+    await client.echo()
 
 
 def test_client_that_is_not_ours(certificate, trusting):
@@ -183,23 +196,30 @@ async def test_reload_is_for_the_connections_to_come(
     await before.echo()
 
 
-@pytest.mark.parametrize("spoil", ["tls_cert", "tls_key"])
-@pytest.mark.parametrize("how", ["missing", "garbage", "of another"])
+def remove(path: Path, _: object) -> None:
+    path.unlink()
+
+
+def overwrite(path: Path, _: object) -> None:
+    path.write_text("nothing")
+
+
+def leave_behind(path: Path, certificate: Callable[[], object]) -> None:
+    """Replace all but this one."""
+    before = path.read_bytes()
+    certificate()
+    path.write_bytes(before)
+
+
+@pytest.mark.parametrize("file", ["tls_cert", "tls_key"])
+@pytest.mark.parametrize("spoil", [remove, overwrite, leave_behind])
 async def test_certificate_is_kept_where_the_new_one_is_unusable(
-    nursery, connect_securely, certificate, spoil: str, how: str
+    nursery, connect_securely, certificate, spoil: Callable, file: str
 ):
     files = certificate()
     old = of_file(files["tls_cert"])
     server: Server = await nursery.start(serve, Config(bind=["127.0.0.1:0"], **files))
-    path = Path(files[spoil])
-    if how == "missing":
-        path.unlink()
-    elif how == "garbage":
-        path.write_bytes(bytes(100))
-    else:
-        before = path.read_bytes()
-        certificate()
-        path.write_bytes(before)
+    spoil(Path(files[file]), certificate)
     with pytest.raises(ConfigError, match="PEM files of a certificate chain and its key") as caught:
         server.reload()
     assert files["tls_cert"] in str(caught.value)
@@ -212,7 +232,7 @@ async def test_reload_without_tls_has_nothing_to_do(echo_server):
 
 async def test_server_does_not_start_with_an_unusable_certificate(nursery, certificate):
     files = certificate()
-    Path(files["tls_key"]).write_text("nothing")
+    overwrite(Path(files["tls_key"]), certificate)
     with pytest.raises(ConfigError, match="PEM files"):
         await serve(Config(bind=["127.0.0.1:0"], **files))
 
