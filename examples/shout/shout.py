@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class Closed(Exception):
+class ClosedError(Exception):
     """The server closed the connection, with this code and reason."""
 
     def __init__(self, code: int, reason: str | None) -> None:
@@ -23,7 +23,7 @@ class Closed(Exception):
 
 
 async def shout(url: str, *words: str) -> list[str]:
-    """Send the words in capitals, one after the other's echo; raises `Closed`."""
+    """Send the words in capitals, one after the other's echo; raises `ClosedError`."""
     host, _, port = urlsplit(url).netloc.rpartition(":")
     heard = []
     async with await trio.open_tcp_stream(host, int(port)) as stream:
@@ -53,7 +53,7 @@ async def _events(stream: trio.abc.Stream, ws: WSConnection) -> AsyncIterator[Ev
         ws.receive_data(await stream.receive_some() or None)
         for event in ws.events():
             if isinstance(event, CloseConnection):
-                raise Closed(event.code, event.reason)
+                raise ClosedError(event.code, event.reason)
             if isinstance(event, Ping):
                 await stream.send_all(ws.send(event.response()))
             yield event

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from shout import Closed, shout
+from shout import ClosedError, shout
 
 
 async def test_words_come_back_in_capitals(echo_server):
@@ -14,7 +14,7 @@ async def test_words_come_back_in_capitals(echo_server):
 
 @pytest.mark.echo_service(max_message_size=1024)
 async def test_too_long_a_word_is_reported_with_the_code(echo_server):
-    with pytest.raises(Closed) as closed:
+    with pytest.raises(ClosedError) as closed:
         await shout(echo_server.urls[0], "x" * 1025)
     assert closed.value.code == 1009
 
@@ -29,6 +29,6 @@ async def test_a_restart_of_the_server_is_reported_with_the_code(echo_server):
                 await trio.lowlevel.checkpoint()
             await echo_server.drain()
 
-        with pytest.raises(Closed) as closed:
+        with pytest.raises(ClosedError) as closed:
             await shout(echo_server.urls[0], *["again"] * 100_000)
     assert closed.value.code == 1012
