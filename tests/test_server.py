@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from echo_service import Config, Ending, Server, serve, server
+from echo_service import Config, Ending, Outcome, Server, serve, serve_stream, server
 from tests import wire
 from tests.conftest import until
 from tests.wire import BINARY, CLOSE, TEXT, Frame, frame
@@ -77,6 +77,10 @@ async def test_certificate_makes_it_wss(nursery, certificate):
         assert b"HTTP" not in await stream.receive_some()
     running.reload()
     assert running._certificate.context is not before
+
+
+async def test_reload_without_tls_has_nothing_to_do(echo_server):
+    echo_server.reload()
 
 
 async def test_listening_and_draining_are_logged(nursery, connect, logged):
@@ -457,5 +461,11 @@ async def test_peer_is_named_by_its_address(wrapped: bool):
         assert server.peer_of(stream) == "unknown"
 
 
-async def test_peer_in_memory_is_unknown():
-    assert server.peer_of(memory_stream_pair()[0]) == "unknown"
+async def test_peer_in_memory_is_unknown(logged):
+    theirs, ours = memory_stream_pair()
+    client = wire.Client(theirs)
+    await client.send(wire.request())
+    await theirs.send_eof()
+    assert await serve_stream(ours, Config()) == Outcome(Ending.VANISHED, 101, 1006)
+    await client.opened()
+    assert logged()[0].fields["peer"] == "unknown"

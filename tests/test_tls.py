@@ -226,10 +226,6 @@ async def test_certificate_is_kept_where_the_new_one_is_unusable(
     assert certificate_of(await connect_securely(server)) == old
 
 
-async def test_reload_without_tls_has_nothing_to_do(echo_server):
-    echo_server.reload()
-
-
 async def test_server_does_not_start_with_an_unusable_certificate(nursery, certificate):
     files = certificate()
     overwrite(Path(files["tls_key"]), certificate)
