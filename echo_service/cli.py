@@ -148,7 +148,7 @@ async def run(chosen: Config) -> int:
             draining = False
             async for number in signals:
                 if number == signal.SIGHUP:
-                    _reload(server)
+                    _reload(server, chosen)
                 elif draining:
                     code = 1
                     nursery.cancel_scope.cancel()
@@ -163,7 +163,10 @@ async def _drain(server: Server, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _reload(server: Server) -> None:
+def _reload(server: Server, chosen: Config) -> None:
+    if chosen.tls_cert is None:
+        logger.info("reload.ignored", cause="there is no certificate to read again")
+        return
     try:
         server.reload()
     except ConfigError as error:

@@ -69,7 +69,8 @@ async def opened(addresses: Sequence[str]) -> AsyncIterator[list[Listening]]:
     """Listen on all of the addresses, or raise `BindError`; closes them in the end.
 
     A unix socket's file is removed in the end.  Of a passed socket only a duplicate is
-    used and closed: connections that wait in it are left to whoever holds it.
+    used and closed: connections that wait in it are left to whoever holds it, who finds
+    it non-blocking from now on.
     """
     async with AsyncExitStack() as stack:
         listening = []

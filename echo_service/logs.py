@@ -15,15 +15,23 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-logger: Final[structlog.stdlib.BoundLogger] = structlog.wrap_logger(
-    logging.getLogger("echo_service"),
-    wrapper_class=structlog.stdlib.BoundLogger,
-    processors=[
-        structlog.stdlib.filter_by_level,
-        structlog.stdlib.render_to_log_kwargs,
-    ],
-)
+_READINESS: Final = "echo_service.readiness"
+
+
+def _logger(name: str) -> structlog.stdlib.BoundLogger:
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(name),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
+    )
+    return logger
+
+
+logger: Final = _logger("echo_service")
 """What the service logs with: ``logger.info("event", field=value)``."""
+
+readiness: Final = _logger(_READINESS)
+"""For ``server.listening``, which the command writes whatever its level is."""
 
 _SHARED: Final[list[Processor]] = [
     structlog.stdlib.ExtraAdder(),
@@ -57,3 +65,4 @@ def configure(log_format: str, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger(_READINESS).setLevel(logging.INFO)

@@ -9,7 +9,7 @@ import trio
 from echo_service import listeners, tls
 from echo_service.config import RESERVED_FILES, Config
 from echo_service.connection import Connection
-from echo_service.logs import logger
+from echo_service.logs import logger, readiness
 from echo_service.registry import Registry
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Server:
             for each, scope in accepting:
                 tasks.start_soon(self._accept, each, scope, tasks)
                 url = each.url(self._config.scheme)
-                logger.info("server.listening", address=each.address, url=url)
+                readiness.info("server.listening", address=each.address, url=url)
             status.started(self)
             await self._drain_asked.wait()
             logger.info("server.draining", connections=len(self._registry))

@@ -297,11 +297,12 @@ async def test_hangup_reads_the_certificate_again(running, certificate, logged):
     assert service.server._certificate.context is before
 
 
-async def test_hangup_without_a_certificate_changes_nothing(running, connect):
+async def test_hangup_without_a_certificate_changes_nothing(running, connect, logged):
     service = await running()
     client = await connect(service.server)
     await client.open()
     signal.raise_signal(signal.SIGHUP)
+    await until(lambda: logged()[-1].event == "reload.ignored")
     await client.echo()
 
 

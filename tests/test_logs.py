@@ -79,6 +79,12 @@ def test_level_is_the_least_that_is_logged(capsys, level: str, logged: list[str]
     assert [line["level"] for line in lines] == logged
 
 
+def test_the_line_that_tells_readiness_is_written_whatever_the_level(capsys):
+    logs.configure("json", "error")
+    logs.readiness.info("server.listening")
+    assert json.loads(capsys.readouterr().err)["event"] == "server.listening"
+
+
 def test_other_loggers_of_the_program_are_on_the_same_stderr(capsys):
     logs.configure("json", "info")
     logging.getLogger("asyncio").warning("slow: %s", "callback")
