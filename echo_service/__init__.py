@@ -18,11 +18,13 @@ Beside the road: `config` (every option), `cli`, `listeners`, `tls`, `logs`, `re
 from __future__ import annotations
 
 from echo_service.config import Config, ConfigError
+from echo_service.listeners import BindError
 from echo_service.policy import Ending
 from echo_service.registry import Outcome, Statistics
 from echo_service.server import Server, serve, serve_stream
 
 __all__ = [
+    "BindError",
     "Config",
     "ConfigError",
     "Ending",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
 import platform
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "echo-service"
 
+_M_MMAP_THRESHOLD: Final = -3  # mallopt(3)
+_LARGE: Final = 2 * 1024 * 1024
+
 VERSION: Final = (
     f"{PROGRAM} {echo_service.__version__}, Python {platform.python_version()},"
     f" frames by wsproto {version('wsproto')}"
@@ -40,7 +45,7 @@ def main() -> NoReturn:
         click.echo(error.format_message(), err=True)
         sys.exit(2)
     except click.ClickException as error:
-        fail(2, f"{error.format_message()} See --help.")
+        fail(2, f"{error.format_message().rstrip('.')}. See --help.")
     except ConfigError as error:
         fail(2, _spoken(error))
     except (BindError, click.Abort) as error:
@@ -67,7 +72,7 @@ def _in_words(default: object) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
     if default is None or default == ():
-        return "none"
+        return "not set"
     if isinstance(default, float):
         return f"{default:g}"
     return " ".join(default) if isinstance(default, tuple) else str(default)
@@ -109,6 +114,7 @@ def serve(**flags: object) -> int:
     chosen = load(flags, os.environ, os.getpid())
     logs.configure(chosen.log_format, chosen.log_level)
     try:
+        _give_memory_back()
         return trio.run(run, chosen)
     except BaseExceptionGroup as group:
         raise _only(group) from None
@@ -126,6 +132,15 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> C
         named = given.get("bind", [])
         given["bind"] = [*passed, *named] if isinstance(named, list | tuple) else passed
     return Config(**given)  # type: ignore[arg-type]  # Config itself checks every value
+
+
+def _give_memory_back() -> None:
+    """Have glibc give a large message's memory back to the system when it is freed.
+
+    Left alone, glibc keeps a block of a size that it has seen freed once for the next one.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
 
 
 def _only(error: BaseException) -> BaseException:

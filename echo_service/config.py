@@ -122,8 +122,8 @@ _MANY: Final = 1_000_000
 """Connections where there is no file limit: more than one process serves."""
 
 
-def _files_allowed() -> int:
-    """The default of ``max_connections``: the soft file limit, less `RESERVED_FILES`."""
+def connections_allowed() -> int:
+    """What the soft file limit allows, less `RESERVED_FILES`."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MANY if soft == resource.RLIM_INFINITY else max(1, soft - RESERVED_FILES)
 
@@ -163,16 +163,16 @@ class Config:
     max_message_size: int = _option(
         16777216,
         _whole,
-        "a whole number of bytes, at least 1",
+        "a whole number of bytes, from 1 to 10^18 - 1",
         "BYTES",
         "A message of exactly this size is echoed, one byte more is 1009.",
     )
     max_connections: int = _option(
-        _files_allowed,
+        connections_allowed,
         _whole,
-        "a whole number, at least 1",
+        "a whole number, from 1 to 10^18 - 1",
         "N",
-        "Open connections; a handshake beyond gets 503.",
+        "The most connections that are open; a handshake beyond gets 503.",
     )
     handshake_timeout: float = _option(
         10.0, _seconds, _SECONDS, "S", "From accept to 101, TLS included."
@@ -189,17 +189,21 @@ class Config:
         _seconds_or_off,
         _OR_OFF,
         "S",
-        "Close with 1011 when so long after a ping also not.",
+        "Close with 1011 when nothing has arrived for so long after a ping.",
     )
     close_timeout: float = _option(
         5.0,
         _seconds,
         _SECONDS,
         "S",
-        "For the closing handshake and the linger after it.",
+        "The most that a closing handshake and the linger after it take.",
     )
     stall_timeout: float = _option(
-        30.0, _seconds, _SECONDS, "S", "Drop a peer that takes no bytes for so long."
+        30.0,
+        _seconds,
+        _SECONDS,
+        "S",
+        "Drop a peer that takes no bytes for so long while an echo is due.",
     )
     drain_timeout: float = _option(20.0, _seconds, _SECONDS, "S", "The whole of a graceful stop.")
     drain_code: int = _option(
@@ -237,7 +241,7 @@ class Config:
         _one_of({"text": "text", "json": "json"}),
         "text or json",
         "FORMAT",
-        "Of stderr.",
+        "How the log on stderr is written.",
     )
     log_level: str = _option(
         "info",
@@ -251,7 +255,7 @@ class Config:
         for name, option in OPTIONS.items():
             object.__setattr__(self, name, _read(name, option, getattr(self, name)))
         if not self.bind:
-            raise ConfigError("bind", self.bind, OPTIONS["bind"].accepted)
+            raise ConfigError("bind", "", OPTIONS["bind"].accepted)
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
             raise ConfigError(missing, None, "a PEM file, since the other of the two is given")

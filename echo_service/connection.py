@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 HEAD_RECEIVE: Final = 4096
 LINGER_RECEIVE: Final = 65536
 
-SEND: Final = 65536
-"""Bytes that a peer must take within the stall timeout."""
+SEND: Final = 16384
+"""Bytes that are sent under one stall timeout: what a peer must take in that time."""
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client that found no room may try again."""
@@ -53,8 +53,10 @@ class Connection:
     __slots__ = (
         "_begun",
         "_config",
+        "_echoed",
         "_ending",
         "_identifier",
+        "_over",
         "_peer",
         "_reader",
         "_registry",
@@ -82,6 +84,8 @@ class Connection:
         self._ending = Ending.VANISHED
         self._waiting = trio.CancelScope()
         self._told = False
+        self._echoed = (0, 0, 0)
+        self._over = False
         self._sending = False
 
     @property
@@ -97,6 +101,7 @@ class Connection:
         try:
             await self._guarded()
         finally:
+            self._over = True
             outcome = self._registry.leave(self)
             if self._session is not None:
                 self._log_closed(outcome)
@@ -125,9 +130,7 @@ class Connection:
             received,
             verdict.sent_code,
             verdict.rule,
-            session.texts,
-            session.binaries,
-            session.octets,
+            *(self._echoed if self._over and self._sending else session.carried),
         )
 
     async def _guarded(self) -> None:
@@ -135,7 +138,10 @@ class Connection:
         try:
             try:
                 await self._serve()
-            except _GONE:
+            except _GONE as error:
+                if self._status is None:
+                    cause = str(error.__cause__ or error)
+                    logger.debug("handshake.abandoned", peer=self._peer, cause=cause)
                 self._end(policy.VANISHED)
             except trio.TooSlowError:
                 self._end(policy.STALLED, even_if_judged=True)
@@ -255,17 +261,21 @@ class Connection:
 
     async def _converse(self, session: Session, data: bytes | bytearray) -> None:
         """Echo until something ends the connection; then close it (RFC 6455 7)."""
-        await self._send(session.receive(data))
+        await self._echo(session, data)
         last = b""
         while session.verdict is None:
             received = await self._receive(session)
             if isinstance(received, Verdict):
                 last = session.end(received)
             else:
-                await self._send(session.receive(received))
+                await self._echo(session, received)
             del received  # nothing of a message is kept while the next is waited for
-        if session.verdict is not policy.VANISHED:
-            await self._finish(last)
+        await self._finish(last)
+
+    async def _echo(self, session: Session, data: bytes | bytearray) -> None:
+        """Send what is to be sent for ``data``; what is cut off on its way is not counted."""
+        self._echoed = session.carried
+        await self._send(session.receive(data))
 
     async def _receive(self, session: Session) -> bytes | bytearray | Verdict:
         """What comes next, or why nothing does; pings a peer that is silent (RFC 6455 5.5.2)."""
@@ -316,6 +326,8 @@ class Connection:
                 if not data:
                     break
                 session.receive(data)
+            if session is not None:
+                self._registry.leave(self)  # both Closes have passed: a linger takes nobody's room
             while half_closed and await self._stream.receive_some(LINGER_RECEIVE):
                 pass
             await self._stream.aclose()

@@ -31,7 +31,10 @@ async def echo_server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     """
     given: dict[str, object] = {}
     for marker in reversed(list(request.node.iter_markers(MARKER))):
+        if marker.args:
+            raise pytest.UsageError(f"@pytest.mark.{MARKER} takes options by name: {marker.args!r}")
         given |= marker.kwargs
+    config = options(**given)
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(serve, options(**given))
+        yield await nursery.start(serve, config)
         nursery.cancel_scope.cancel()

@@ -30,6 +30,9 @@ _REQUEST_LINE_ROOM: Final = 64
 
 _END: Final = b"\r\n\r\n"
 _BARE_OR_FOLDED: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
+_PYTHONIC: Final = re.compile(r"bytearray\((.*)\)")
+_TARGET: Final = re.compile(rb"(?:/|https?://[^/?#])[^#]*", re.IGNORECASE)
+_HOST: Final = re.compile(rb"(?:[\w\-.~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _VERSION: Final = re.compile(rb"1\.[1-9]")
 
 
@@ -100,11 +103,14 @@ class RequestReader:
             self._http.receive_data(head)
             request = cast("h11.Request", self._http.next_event())
         except h11.RemoteProtocolError as error:
-            raise Refused(400, str(error)) from None
+            raise Refused(400, _PYTHONIC.sub(r"\1", str(error))[:200]) from None
         if not _VERSION.fullmatch(request.http_version):
             raise Refused(505, f"HTTP/1.1 is spoken here, not {request.http_version.decode()}")
-        if [name for name, _ in request.headers].count(b"host") != 1:
-            raise Refused(400, "there must be one Host header")
+        hosts = [value for name, value in request.headers if name == b"host"]
+        if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+            raise Refused(400, "there must be one Host header, with a host and maybe a port")
+        if request.method in (b"GET", b"HEAD") and not _TARGET.fullmatch(request.target):
+            raise Refused(400, "the target is neither a path nor an http URL, or has a fragment")
         if len(request.target) > MAX_TARGET:
             raise Refused(414, f"the target is over {MAX_TARGET} bytes")
         if len(request.headers) > MAX_HEADER_COUNT:

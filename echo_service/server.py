@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from echo_service import listeners, tls
-from echo_service.config import RESERVED_FILES, Config
+from echo_service.config import RESERVED_FILES, Config, connections_allowed
 from echo_service.connection import Connection
 from echo_service.logs import logger, readiness
 from echo_service.registry import Registry
@@ -29,11 +29,14 @@ class Server:
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = tls.Certificate(config.tls_cert, config.tls_key)
         self._listening: list[Listening] = []
-        self._registry = Registry(config.max_connections)
+        most = min(config.max_connections, connections_allowed())
+        if most < config.max_connections:
+            logger.warning("server.few_files", max_connections=most, asked=config.max_connections)
+        self._registry = Registry(most)
         self._connections: set[Connection] = set()
         # Beyond the open connections there is room for some that are only being answered;
         # whoever finds none waits in the kernel's backlog, and no file limit is met.
-        self._room = trio.Semaphore(config.max_connections + RESERVED_FILES // 2)
+        self._room = trio.Semaphore(most + RESERVED_FILES // 2)
         self._ended = trio.lowlevel.ParkingLot()
         self._drain_asked = trio.Event()
         self._stopped = trio.Event()
@@ -114,25 +117,30 @@ class Server:
                     await trio.sleep(ACCEPT_PAUSE)
                 else:
                     failing = False
-                    tasks.start_soon(self._serve, stream)
+                    self._take(stream, tasks)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        """Serve one connection; the outermost guard: nothing gets from it to the others."""
-        connection = None
+    def _take(self, stream: trio.SocketStream, tasks: trio.Nursery) -> None:
+        """Begin to serve a connection; whatever is wrong with it stays with it."""
         try:
-            context = self._certificate and self._certificate.context
-            road = tls.wrap(stream, context) if context else stream
+            road: trio.abc.Stream = stream
+            if self._certificate is not None:
+                road = tls.TLSStream(stream, self._certificate.context)
             connection = Connection(road, self._config, self._registry, peer_of(stream))
-            self._connections.add(connection)
-            await connection.run()
         except Exception:
             logger.exception("connection.failed")
+            stream.socket.close()
+            self._room.release()
+            return
+        self._connections.add(connection)  # before any task runs: no drain overlooks it
+        tasks.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: Connection) -> None:
+        try:
+            await connection.run()
         finally:
-            if connection is not None:
-                self._connections.discard(connection)
+            self._connections.remove(connection)
             self._room.release()
             self._ended.unpark_all()
-            await trio.aclose_forcefully(stream)
 
 
 async def serve(

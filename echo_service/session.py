@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MAX_FRAGMENTS: Final = 131072
 """Frames in one message: twice what Autobahn 9.3.1 and 9.4.1 send."""
 
-_PLAIN_RECEIVE: Final = 16384
+_PLAIN_RECEIVE: Final = 4096
 _LARGE_RECEIVE: Final = 262144
 _COMPRESSED_RECEIVE: Final = 4096
 
@@ -107,11 +107,16 @@ class Session:
         """Payload bytes of the whole messages echoed: as many came in as went out."""
 
     @property
+    def carried(self) -> tuple[int, int, int]:
+        """Text messages, binary messages and their payload bytes that were echoed."""
+        return self.texts, self.binaries, self.octets
+
+    @property
     def receive_size(self) -> int:
         """How many bytes to receive at once without holding up other connections for long.
 
-        A frame of 6 bytes costs as much work as one of 16 KiB, and 4 KiB can inflate to
-        4 MiB; the inside of one large frame is cheap.
+        A frame of 6 bytes costs as much work as one of 16 KiB, so that 4 KiB may take 6 ms;
+        compressed, they can inflate to 4 MiB.  The inside of one large frame is cheap.
         """
         if self._intake.deflate:
             return _COMPRESSED_RECEIVE

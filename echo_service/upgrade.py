@@ -73,6 +73,8 @@ def origin(text: str) -> Origin | None:
         return None
     scheme = match["scheme"].lower()
     port = int(match["port"]) if match["port"] else _PORTS.get(scheme)
+    if port is not None and port > 65535:
+        return None
     return (scheme, match["host"].lower(), port)
 
 

@@ -118,7 +118,7 @@ def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict
         (["--max-message-size=\n1"], {}, ["--max-message-size", "whole number"]),
         (["--log-level=loud"], {}, ["--log-level", "'loud'", "debug, info, warning or error"]),
         (["--tls-key=key.pem"], {}, ["--tls-cert", "PEM file"]),
-        (["--tls-cert=no", "--tls-key=such"], {}, ["--tls-cert", "--tls-key", "no such", "PEM"]),
+        (["--tls-cert=no", "--tls-key=such"], {}, ["--tls-cert", "'no'", "'such'", "PEM"]),
         ([], {"ECHO_SERVICE_BIND": ""}, ["ECHO_SERVICE_BIND", "HOST:PORT"]),
         ([], {"ECHO_SERVICE_DRAIN_CODE": "7"}, ["ECHO_SERVICE_DRAIN_CODE", "'7'", "1012"]),
         ([], {"ECHO_SERVICE_DRIAN_CODE": "7"}, ["ECHO_SERVICE_DRIAN_CODE", "'7'", "--help"]),
@@ -210,7 +210,7 @@ def test_help_names_every_option_with_its_default(run):
     words = " ".join(out.split())
     for option in echo_service.config.OPTIONS:
         assert echo_service.config.flag(option) in words
-    for default in ("[127.0.0.1:8080]", "[16777216]", "[10]", "[none]", "[on]", "[info]"):
+    for default in ("[127.0.0.1:8080]", "[16777216]", "[10]", "[not set]", "[on]", "[info]"):
         assert default in words
     assert "less 64]" in words
     assert run("--help")[0] == 0

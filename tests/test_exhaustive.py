@@ -30,6 +30,7 @@ def dial(address: str, context: ssl.SSLContext | None, session: ssl.SSLSession |
         return client
     host, _, port = address.rpartition(":")
     client = socket.create_connection((host, int(port)), timeout=60)
+    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)  # or Nagle waits, over TLS
     if context is None:
         return client
     return context.wrap_socket(client, server_hostname="localhost", session=session)

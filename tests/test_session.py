@@ -742,7 +742,7 @@ def test_whole_messages_and_their_inflated_bytes_are_counted(compression):
 
 @pytest.mark.parametrize(
     "missing, size",
-    [(0, 16384), (1, 16384), (16384, 16384), (16385, 16385), (262_144, 262_144), (10**6, 262_144)],
+    [(0, 4096), (1, 4096), (4096, 4096), (4097, 4097), (262_144, 262_144), (10**6, 262_144)],
 )
 def test_the_inside_of_a_large_frame_is_received_in_large_pieces(missing, size):
     server = opened(limit=2 * 10**6)

@@ -141,11 +141,15 @@ class Client:
 
     async def opened(self) -> str:
         """The head of the 101, once the server has sent it."""
-        while b"\r\n\r\n" not in self._read:
-            await self._read_more()
-        head = self._take(self._read.index(b"\r\n\r\n") + 4)
+        head = await self.head()
         assert status(head) == 101
         return head.decode()
+
+    async def head(self) -> bytes:
+        """The head of the answer, whatever it says."""
+        while b"\r\n\r\n" not in self._read:
+            await self._read_more()
+        return self._take(self._read.index(b"\r\n\r\n") + 4)
 
     async def frame(self) -> Frame:
         """The next frame."""
