@@ -1,0 +1,87 @@
+"""What the documents show: snippets that run, options that are there, links that lead somewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from echo_service import config
+from echo_service.testing import running
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+PAGES += [*ROOT.glob("deploy/*.md"), *ROOT.glob("examples/*/*.md")]
+
+
+def snippet(words: str) -> str:
+    """The README's Python snippet that holds these words."""
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (block,) = (block for block in blocks if words in block)
+    return block
+
+
+def run(code: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_the_first_snippet_shows_what_is_written_below_it():
+    with running() as server:
+        port = server.urls[0].rpartition(":")[2]
+        shown = run(snippet("makefile").replace("8080", port))
+    assert f"```\n{shown}```" in README
+    assert shown.startswith("1002 ")
+
+
+@pytest.mark.parametrize("words", ["server.drain()", "with running("])
+def test_a_snippet_runs(words):
+    run(snippet(words))
+
+
+def test_the_fixture_is_used_as_it_is_shown(pytester_path):
+    (pytester_path / "my_client.py").write_text(
+        "import trio\n\nasync def echo(url, text):\n    await trio.sleep(0)\n    return text\n"
+    )
+    (pytester_path / "test_it.py").write_text(snippet("echo_server"))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(pytester_path)]
+    result = subprocess.run(
+        command, cwd=pytester_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "1 passed" in result.stdout, result.stdout
+
+
+@pytest.fixture
+def pytester_path(tmp_path):
+    """A project of somebody else's, with a configuration of its own."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(config.Config), ids=lambda field: field.name)
+def test_an_option_stands_in_the_readme_with_its_default(field):
+    rows = [line for line in README.splitlines() if line.startswith("| `--")]
+    (row,) = (line for line in rows if f"`{config.flag(field.name)}" in line)
+    if isinstance(field.default, bool):
+        expected = "| on |"
+    elif isinstance(field.default, float | int):
+        expected = f"| {field.default:g} |" if field.default < 10**6 else f"| {field.default} |"
+    elif isinstance(field.default, str):
+        expected = f"| {field.default} |"
+    else:
+        return
+    assert expected in row
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_link_leads_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
