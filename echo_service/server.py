@@ -38,6 +38,7 @@ class Server:
         # whoever finds none waits in the kernel's backlog, and no file limit is met.
         self._room = trio.Semaphore(most + RESERVED_FILES // 2)
         self._ended = trio.lowlevel.ParkingLot()
+        self._closed = False
         self._drain_asked = trio.Event()
         self._stopped = trio.Event()
 
@@ -89,6 +90,7 @@ class Server:
                         connection.drain()
                 while len(self._registry):
                     await self._ended.park()
+                self._closed = True
                 for _, scope in accepting:
                     scope.cancel()
                 for connection in list(self._connections):
@@ -131,8 +133,10 @@ class Server:
             stream.socket.close()
             self._room.release()
             return
-        self._connections.add(connection)  # before any task runs: no drain overlooks it
+        self._connections.add(connection)
         tasks.start_soon(self._serve, connection)
+        if self._closed:  # Trio had accepted it already when accepting was cancelled
+            connection.drain()
 
     async def _serve(self, connection: Connection) -> None:
         try:

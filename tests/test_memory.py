@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import sys
 import zlib
@@ -123,3 +124,17 @@ async def test_one_connection_grows_the_process_by_twice_the_limit_at_most(
     assert growth <= 2 * LIMIT + 2 * MIB, f"{growth / MIB:.1f} MiB"
     if code is not None:
         assert wire.codes(received) == [code]
+
+
+async def test_what_large_messages_took_is_given_back(program):
+    """Deflated and plain, so that buffers of several sizes come and go."""
+    service = await program("serve", "--bind", "127.0.0.1:0")
+    port = int((await service.url()).rpartition(":")[2])
+    noise = random.Random(7692).randbytes(16 * MIB)
+    compressor = zlib.compressobj(1, zlib.DEFLATED, -12)
+    deflated = wire.frame(2, wire.deflate(noise, compressor), rsv=4)
+    before = resident(service.process.pid)
+    for opening, sent in 2 * [([OFFER], deflated), ([], wire.frame(2, noise))]:
+        await trio.to_thread.run_sync(exchange, port, opening, [sent], 16 * MIB)
+    kept = resident(service.process.pid) - before
+    assert kept <= 8 * MIB, f"{kept / MIB:.1f} MiB"

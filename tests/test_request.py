@@ -262,3 +262,34 @@ def test_a_refusal_carries_its_status_its_cause_and_the_headers_to_add():
     assert refused.status == 405
     assert refused.cause == "why"
     assert refused.headers == (("Allow", "GET"), ("X", "y"))
+
+
+@pytest.mark.parametrize(
+    "host", ["a b", "a/b", "a, b", "user@a", "a:port", "[::1", "[::g]", "a\u00e9"]
+)
+def test_a_host_that_is_none_is_400(host):
+    with pytest.raises(Refused) as refused:
+        RequestReader().receive(wire.request(Host=host))
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("host", ["", "a", "A.b-c_d", "xn--a", "127.0.0.1:8080", "[::1]:80", "a:"])
+def test_a_host_with_or_without_a_port_is_read(host):
+    assert RequestReader().receive(wire.request(Host=host))
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("target", ["chat", "*", "/chat#here", "http://", "ftp://a/", "a:80"])
+def test_a_target_that_is_no_path_is_400(method, target):
+    with pytest.raises(Refused) as refused:
+        RequestReader().receive(wire.request(target, method=method))
+    assert refused.value.status == 400
+
+
+def test_what_is_quoted_in_a_refusal_is_cut_and_reads_like_the_request():
+    with pytest.raises(Refused) as refused:
+        RequestReader().receive(b"GET  / HTTP/1.1\r\n\r\n")
+    assert refused.value.cause == "illegal request line: b'GET  / HTTP/1.1'"
+    with pytest.raises(Refused) as refused:
+        RequestReader().receive(b"G" * 300 + b"  / HTTP/1.1\r\n\r\n")
+    assert len(refused.value.cause) == 200

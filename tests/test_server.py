@@ -126,6 +126,27 @@ async def test_statistics_count_live_and_after(echo_server, connect):
     assert (live.connections, live.endings) == (2, {}), "a snapshot does not change"
 
 
+async def test_cap_is_no_higher_than_the_file_limit_allows(nursery, connect, monkeypatch, logged):
+    monkeypatch.setattr(server, "connections_allowed", lambda: 1)
+    running: Server = await nursery.start(serve, settings(max_connections=2))
+    assert logged()[0].event == "server.few_files"
+    client = await connect(running)
+    await client.open()
+    assert wire.status(await answer(await connect(running), READY)) == 503
+    await client.echo()
+
+
+@pytest.mark.echo_service(max_connections=1)
+async def test_connection_that_only_lingers_takes_nobodys_room(echo_server, connect):
+    lingering = await connect(echo_server)
+    await lingering.open()
+    await lingering.send(wire.close(1000))
+    assert await lingering.rest() == b"\x88\x02\x03\xe8"
+    client = await connect(echo_server)
+    await client.open()
+    await client.echo()
+
+
 @pytest.mark.echo_service(max_connections=2)
 async def test_connections_beyond_the_cap_get_503_until_one_goes(echo_server, connect):
     first = await connect(echo_server)
@@ -349,6 +370,20 @@ async def test_drain_lets_an_echo_in_progress_go_out(nursery, connect):
     await wait_all_tasks_blocked()
     assert await client.frame() == Frame(BINARY, LARGE)
     assert await is_closed(client, 1001)
+
+
+async def test_drain_is_not_held_up_by_who_waits_in_the_backlog(nursery, connect):
+    """Room that the last open connection leaves is taken by somebody who says nothing."""
+    for _ in range(5):  # who comes first, the newcomer or the drain, is for Trio's dice
+        running: Server = await nursery.start(
+            serve, settings(max_connections=1, close_timeout=0.05, handshake_timeout=600)
+        )
+        client = await connect(running)
+        await client.open()
+        for _ in range(40):  # 32 are accepted beside the one
+            await connect(running)
+        await running.drain()
+        assert running.statistics().endings == {Ending.DRAINING: 1}
 
 
 async def test_hundreds_of_connections_are_drained(nursery, connect, mock_clock):

@@ -754,3 +754,9 @@ def test_what_may_be_compressed_is_received_in_small_pieces():
     server = opened(DEFLATE, limit=10**6)
     server.receive(wire.header(BINARY, 10**6) + wire.KEY)
     assert server.receive_size == 4096
+
+
+def test_what_a_session_has_carried_is_told():
+    server = opened()
+    server.receive(wire.frame(TEXT, b"one") + wire.frame(BINARY, b"three") + wire.frame(PING))
+    assert server.carried == (1, 1, 8)

@@ -110,6 +110,22 @@ async def test_close_notify_and_end_of_stream_follow_the_close(
     assert await client.stream.transport_stream.receive_some() == b""
 
 
+async def test_close_notify_of_a_client_is_answered_with_ours(secure, connect_securely):
+    client = await connect_securely(secure)
+    await client.open()
+    below, rest = await client.stream.unwrap()  # fails where a FIN comes instead
+    assert (await below.receive_some(), rest) == (b"", b"")
+
+
+async def test_tls_that_fails_is_told_at_debug(secure, connect, logged, caplog):
+    caplog.set_level("DEBUG", "echo_service")
+    client = await connect(secure)
+    await client.send(b"GET / HTTP/1.1\r\n\r\n")
+    assert await client.rest() == b""
+    await until(lambda: logged()[-1].event == "handshake.abandoned")
+    assert "HTTP_REQUEST" in str(logged()[-1].fields["cause"])
+
+
 async def test_drain_awaits_the_closing_handshake(secure, connect_securely, nursery):
     client = await connect_securely(secure)
     await client.open()
