@@ -131,10 +131,16 @@ def test_marker_is_known_and_a_wrong_option_fails_the_test(pytester: pytest.Pyte
         @pytest.mark.echo_service(max_message_size=0)
         async def test_wrong(echo_server):
             assert echo_server.urls
+
+        @pytest.mark.trio
+        @pytest.mark.echo_service(1024)
+        async def test_nameless(echo_server):
+            assert echo_server.urls
         """
     )
     result = pytester.runpytest_inprocess("--strict-markers", "-p", "no:cacheprovider")
-    result.assert_outcomes(passed=1, failed=1)
+    result.assert_outcomes(passed=1, failed=2)
     result.stdout.fnmatch_lines(["*ConfigError: max_message_size: 0 can't be used*"])
+    result.stdout.fnmatch_lines(["*takes options by name: (1024,)*"])
     result = pytester.runpytest_inprocess("--markers")
     result.stdout.fnmatch_lines(["*@pytest.mark.echo_service(?*options):*"])

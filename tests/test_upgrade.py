@@ -229,6 +229,8 @@ def test_a_tab_or_space_inside_a_word_is_another_word(name, status, space):
         ("https://", None),
         ("https://echo.example/", None),
         ("https://echo.example:", None),
+        ("https://echo.example:65535", ("https", "echo.example", 65535)),
+        ("https://echo.example:65536", None),
         ("https://echo.example:443443", None),
         ("https://user@echo.example", None),
         ("https://a b", None),
