@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
+.NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel conformance clean
 
 help: ## this list
@@ -33,10 +34,10 @@ types: .venv/check ## mypy, strict
 coverage: .venv/check ## the tests, and what they cover
 	scripts/coverage $(BIN)/python
 
-exhaustive: .venv/test ## every close code over every transport, and what else takes minutes
+exhaustive: .venv/check ## every close code over every transport, and what else takes minutes
 	$(BIN)/python -m pytest -m exhaustive
 
-pythons: ## the tests on every other Python from 3.11 to 3.14 that is here
+pythons: .venv/check ## the tests on every other Python from 3.11 to 3.14 that is here
 	scripts/pythons
 
 wheel: .venv/check ## build the wheel, install it elsewhere, try it there

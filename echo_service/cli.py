@@ -10,7 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import click
 import trio
@@ -129,8 +129,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> C
     given = config.from_environment(environ)
     given |= {name: value for name, value in flags.items() if value is not None and value != ()}
     if passed := listeners.passed_by_manager(environ, pid):
-        named = given.get("bind", [])
-        given["bind"] = [*passed, *named] if isinstance(named, list | tuple) else passed
+        named = cast("list[str]", given.get("bind", []))
+        given["bind"] = [*passed, *named]
     return Config(**given)  # type: ignore[arg-type]  # Config itself checks every value
 
 

@@ -142,12 +142,12 @@ def _acceptable(name: str, value: str | None) -> bool:
 
 def _before_the_error(inflater: zlib._Decompress, data: bytes, room: int) -> bytes:
     """What comes of ``data`` up to the byte that does not inflate, or to more than ``room``."""
-    inflated = b""
+    inflated = bytearray()
     rest = iter(data)
     with suppress(zlib.error):
         while len(inflated) <= room:
             inflated += inflater.decompress(bytes((next(rest),)), room + 1 - len(inflated))
-    return inflated
+    return bytes(inflated)
 
 
 class PerMessageDeflate(Extension):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from contextlib import suppress
+from dataclasses import replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final, cast
 
@@ -103,7 +104,7 @@ class Connection:
         finally:
             self._over = True
             outcome = self._registry.leave(self)
-            if self._session is not None:
+            with suppress(Exception):
                 self._log_closed(outcome)
             with suppress(Exception):
                 await trio.aclose_forcefully(self._stream)
@@ -124,13 +125,14 @@ class Connection:
             return Outcome(self._ending, self._status)
         verdict = session.verdict or policy.CANCELLED
         received = policy.ABNORMAL if session.awaits_close else verdict.received_code
+        cut_off = self._over and self._sending
         return Outcome(
             verdict.ending,
             self._status,
             received,
-            verdict.sent_code,
+            None if cut_off else verdict.sent_code,
             verdict.rule,
-            *(self._echoed if self._over and self._sending else session.carried),
+            *(self._echoed if cut_off else session.carried),
         )
 
     async def _guarded(self) -> None:
@@ -144,19 +146,27 @@ class Connection:
                     logger.debug("handshake.abandoned", peer=self._peer, cause=cause)
                 self._end(policy.VANISHED)
             except trio.TooSlowError:
-                self._end(policy.STALLED, even_if_judged=True)
+                self._stall()
             except Exception:
                 logger.exception("connection.failed", connection_id=self._identifier)
                 await self._apologise()
         except _GONE:
             pass
         except Exception:
-            logger.exception("connection.failed", connection_id=self._identifier)
+            with suppress(Exception):  # it may be the logging that fails
+                logger.exception("connection.failed", connection_id=self._identifier)
 
-    def _end(self, verdict: Verdict, *, even_if_judged: bool = False) -> None:
+    def _end(self, verdict: Verdict) -> None:
+        if self._session is not None and self._session.verdict is None:
+            self._session.end(verdict)
+
+    def _stall(self) -> None:
+        """End as stalled, with whatever the peer's Close or violation was, answered or not."""
         session = self._session
-        if session is not None and (session.verdict is None or even_if_judged):
-            session.end(verdict)
+        if session is not None:
+            judged = session.verdict or policy.STALLED
+            received, rule = judged.received_code, judged.rule
+            session.end(replace(policy.STALLED, received_code=received, rule=rule))
 
     async def _apologise(self) -> None:
         """After an error of our own: 500 before the 101, Close 1011 after it, where either fits."""
@@ -245,6 +255,7 @@ class Connection:
         switching = self._reader.switch(accepted.headers)
         session = Session(self._config.max_message_size, accepted.compression)
         self._session = session
+        self._sending = True  # from here on the 101 is owed, and no Close may take its place
         self._status = 101
         self._registry.enter(self)
         logger.info(
@@ -274,8 +285,8 @@ class Connection:
 
     async def _echo(self, session: Session, data: bytes | bytearray) -> None:
         """Send what is to be sent for ``data``; what is cut off on its way is not counted."""
-        self._echoed = session.carried
         await self._send(session.receive(data))
+        self._echoed = session.carried
 
     async def _receive(self, session: Session) -> bytes | bytearray | Verdict:
         """What comes next, or why nothing does; pings a peer that is silent (RFC 6455 5.5.2)."""
@@ -317,7 +328,9 @@ class Connection:
         session = self._session
         with trio.move_on_after(self._config.close_timeout):
             if last:
+                self._sending = True
                 await self._stream.send_all(last)
+                self._sending = False
             half_closed = isinstance(self._stream, trio.abc.HalfCloseableStream)
             if half_closed:
                 await cast("trio.abc.HalfCloseableStream", self._stream).send_eof()
@@ -333,6 +346,8 @@ class Connection:
             await self._stream.aclose()
 
     def _log_closed(self, outcome: Outcome) -> None:
+        if self._session is None:
+            return
         logger.info(
             "connection.closed",
             connection_id=self._identifier,

@@ -109,12 +109,11 @@ async def _open_unix(path: str, stack: AsyncExitStack) -> trio.socket.SocketType
             if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
                 os.unlink(path)
         await sock.bind(path)
+        stack.callback(_unlink, path, os.stat(path))
+        sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         raise
-    made = os.stat(path)
-    stack.callback(_unlink, path, made)
-    sock.listen(BACKLOG)
     return sock
 
 

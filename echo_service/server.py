@@ -169,7 +169,7 @@ async def serve_stream(stream: trio.abc.Stream, config: Config) -> Outcome:
     """Serve one connection on any Trio stream, close it, and return how it ended.
 
     The stream is used as it is: for TLS pass a `trio.SSLStream`.  Never raises, whatever
-    the peer does.
+    the peer does, but for `trio.Cancelled`.
     """
     return await Connection(stream, config, Registry(1), peer_of(stream)).run()
 

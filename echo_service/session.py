@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 MAX_FRAGMENTS: Final = 131072
 """Frames in one message: twice what Autobahn 9.3.1 and 9.4.1 send."""
 
-_PLAIN_RECEIVE: Final = 4096
+_RECEIVE: Final = 4096
 _LARGE_RECEIVE: Final = 262144
-_COMPRESSED_RECEIVE: Final = 4096
 
 _UTF8_STEP: Final = 65536
 """A decoded character may take four times its byte: text is checked in such steps."""
@@ -119,8 +118,8 @@ class Session:
         compressed, they can inflate to 4 MiB.  The inside of one large frame is cheap.
         """
         if self._intake.deflate:
-            return _COMPRESSED_RECEIVE
-        return max(_PLAIN_RECEIVE, min(self._intake.missing, _LARGE_RECEIVE))
+            return _RECEIVE
+        return max(_RECEIVE, min(self._intake.missing, _LARGE_RECEIVE))
 
     @property
     def awaits_close(self) -> bool:

@@ -523,3 +523,16 @@ def test_that_test_would_notice_a_window_that_is_too_wide():
     far = noise(2000) * 2
     with pytest.raises(zlib.error, match="too far back"):
         read_narrowly(zlib.decompressobj(-9), wire.deflate(far))
+
+
+def test_the_way_back_to_an_error_does_not_copy_what_it_inflates_again_and_again():
+    """Bytes appended to bytes, 4 KiB of input would copy 8 GiB."""
+    zeros = zlib.compressobj(wbits=-15)
+    payload = zeros.compress(bytes(4_000_000)) + zeros.flush(zlib.Z_SYNC_FLUSH) + b"\x07"
+    extension = PerMessageDeflate(Parameters(), 4_100_000)
+    tracemalloc.start()
+    try:
+        assert inflated(extension, compressed(payload)) == ([], 1007)
+        assert tracemalloc.get_traced_memory()[1] < 3 * 4_100_000
+    finally:
+        tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -374,7 +375,7 @@ async def test_peer_gone_while_our_close_is_due_is_no_failure(serving, autojump_
     await client.open()
     assert (await client.frame()).opcode == PING
     client.stream.receive_stream.close()
-    assert await client.ends() == Outcome(Ending.IDLE, 101, 1006, 1011)
+    assert await client.ends() == Outcome(Ending.IDLE, 101, 1006)
     assert "connection.failed" not in [line.event for line in logged()]
 
 
@@ -445,7 +446,7 @@ async def test_peer_gone_while_an_error_is_answered_is_no_second_failure(
     monkeypatch.setattr(Session, "receive", broken)
     await client.send(frame(TEXT, b"hello"))
     await client.stream.aclose()
-    assert await client.ends() == Outcome(Ending.INTERNAL_ERROR, 101, 1006, 1011)
+    assert await client.ends() == Outcome(Ending.INTERNAL_ERROR, 101, 1006)
     assert [line.event for line in logged()].count("connection.failed") == 1
 
 
@@ -681,3 +682,18 @@ async def test_connection_tells_whether_it_is_open():
         assert connection.is_open
         assert connection.outcome() == Outcome(Ending.CANCELLED, 101, 1006)
         nursery.cancel_scope.cancel()
+
+
+async def test_logging_that_fails_is_no_connections_business(serving, monkeypatch, caplog):
+    """A program that embeds the service may have a filter that raises."""
+
+    def refuse(record: logging.LogRecord) -> bool:
+        raise RuntimeError("theirs")
+
+    client: Served = serving()
+    await client.open()
+    caplog.set_level(logging.INFO, "echo_service")
+    monkeypatch.setattr(logging.getLogger("echo_service"), "filters", [refuse])
+    await client.send(wire.close(1000))
+    assert await client.rest() == b"\x88\x02\x03\xe8"
+    assert (await client.ends()).ending is Ending.PEER_CLOSED
