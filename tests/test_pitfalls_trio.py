@@ -140,13 +140,14 @@ async def test_file_limit_ends_no_accepting_and_no_connection(program, connect):
         shell='ulimit -n 40; exec "$@"',
     )
     url = await service.url()
+    first = await connect(url)
+    await first.open()
     clients = [await connect(url) for _ in range(60)]
     for client in clients:
         await client.send(wire.request())
     await service.line("server.accept_failed")
-    await clients[0].opened()
-    await clients[0].echo()
-    for client in clients:
+    await first.echo()
+    for client in [first, *clients]:
         await client.stream.aclose()
     newcomer = await connect(url)
     await newcomer.send(wire.request())
