@@ -17,7 +17,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, within two minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types coverage pythons wheel exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form

@@ -38,7 +38,7 @@ class Server:
         # whoever finds none waits in the kernel's backlog, and no file limit is met.
         self._room = trio.Semaphore(most + RESERVED_FILES // 2)
         self._ended = trio.lowlevel.ParkingLot()
-        self._closed = False
+        self._accepting_ended = False
         self._drain_asked = trio.Event()
         self._stopped = trio.Event()
 
@@ -90,7 +90,7 @@ class Server:
                         connection.drain()
                 while len(self._registry):
                     await self._ended.park()
-                self._closed = True
+                self._accepting_ended = True
                 for _, scope in accepting:
                     scope.cancel()
                 for connection in list(self._connections):
@@ -135,7 +135,7 @@ class Server:
             return
         self._connections.add(connection)
         tasks.start_soon(self._serve, connection)
-        if self._closed:  # Trio had accepted it already when accepting was cancelled
+        if self._accepting_ended:  # Trio had accepted it already when accepting was cancelled
             connection.drain()
 
     async def _serve(self, connection: Connection) -> None:
