@@ -2,8 +2,9 @@
 # Two stages: what builds the wheel stays behind.
 
 FROM python:3.13-slim AS build
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY echo_service ./echo_service
 # A build behind a proxy with its own certificates hands them in as the secret `ca`; they don't stay.
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt,required=false \

@@ -4,9 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
-.PHONY: help run test check format lint types coverage exhaustive pythons wheel conformance clean
+.PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
+	bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -17,7 +19,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, within two minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test coverage pythons wheel exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel fuzz exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -27,6 +29,10 @@ format: .venv/check ## put the code in its form
 lint: .venv/check ## format and lint, changing nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(CC) -fsyntax-only -std=c11 -Wall -Wextra -Wpedantic -Werror -DPy_LIMITED_API=0x030B0000 \
+		-isystem $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))') \
+		echo_service/_codec.c
+	$(CC) -fsyntax-only -std=gnu11 -Wall -Wextra -Werror benchmarks/load.c
 
 types: .venv/check ## mypy, strict
 	$(BIN)/mypy
@@ -43,12 +49,18 @@ pythons: .venv/check ## the tests on every other Python from 3.11 to 3.14 that i
 wheel: .venv/check ## build the wheel, install it elsewhere, try it there
 	scripts/wheel $(BIN)/python
 
+fuzz: .venv/check ## the codec in C, for a minute or SECONDS=..., under sanitizers
+	fuzz/run $(SECONDS) $(BIN)/python
+
 conformance: .venv/check ## Autobahn: 301 cases, or all 517 with FULL=1
 	$(BIN)/python conformance/run.py
 
+bench: .venv/bench ## what an echo costs, here and in other servers, in a quarter of an hour
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
 # Each of these is an environment of its own content; a stamp says that it is complete.
-.venv/run .venv/test .venv/check: pyproject.toml scripts/environment
+.venv/run .venv/test .venv/check .venv/bench: pyproject.toml setup.py echo_service/_codec.c scripts/environment
 	scripts/environment $(PYTHON) .venv $(@F)
 
 clean: ## remove what the targets made
-	rm -rf .venv .venv-* build dist reports *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* build dist reports *.egg-info .coverage* echo_service/*.so .mypy_cache .pytest_cache .ruff_cache

@@ -2,12 +2,17 @@
 
 The map, in the order in which a byte travels:
 
-- `echo_service.server`: listening, accepting, the drain
-- `echo_service.connection`: one stream from accept to aclose; all that reads and writes
+- `echo_service.server`: listening, and the drain
+- `echo_service.acceptor`: accepting
+- `echo_service.connection`: one client, from accept to the closed stream
+- `echo_service.transport`: what it reads from and writes to
+- `echo_service.lane`: the same for all open sockets at once
 - `echo_service.request`: bytes → an HTTP request, or why not
 - `echo_service.upgrade`: a request → a 101, or why not
 - `echo_service.compression`: permessage-deflate, agreed on and done
 - `echo_service.session`: frames in → frames out
+- `echo_service.codec`: the simple ones, twice: here and in ``_codec.c``
+- `echo_service.intake`: all the others, on their way through wsproto
 - `echo_service.policy`: why it ended → the Close that is sent
 - `echo_service.endpoints`: a request that is no handshake → an answer
 

@@ -17,6 +17,7 @@ import trio
 
 import echo_service
 from echo_service import config, listeners, logs
+from echo_service.codec import BEST
 from echo_service.config import OPTIONS, Config, ConfigError
 from echo_service.listeners import BindError
 from echo_service.logs import logger
@@ -28,12 +29,16 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "echo-service"
 
-_M_MMAP_THRESHOLD: Final = -3  # mallopt(3)
-_LARGE: Final = 2 * 1024 * 1024
+_MALLOPT: Final = {
+    -3: 2 * 1024 * 1024,  # M_MMAP_THRESHOLD
+    -1: 4 * 1024 * 1024,  # M_TRIM_THRESHOLD
+}
+"""What glibc is told (mallopt(3)): from how many bytes on a block is taken from the system and
+given back at once, and how many bytes of free memory may be kept."""
 
 VERSION: Final = (
     f"{PROGRAM} {echo_service.__version__}, Python {platform.python_version()},"
-    f" frames by wsproto {version('wsproto')}"
+    f" wsproto {version('wsproto')}, codec in {BEST.name}"
 )
 
 
@@ -114,7 +119,7 @@ def serve(**flags: object) -> int:
     chosen = load(flags, os.environ, os.getpid())
     logs.configure(chosen.log_format, chosen.log_level)
     try:
-        _give_memory_back()
+        _bound_kept_memory()
         return trio.run(run, chosen)
     except BaseExceptionGroup as group:
         raise _only(group) from None
@@ -134,13 +139,16 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> C
     return Config(**given)  # type: ignore[arg-type]  # Config itself checks every value
 
 
-def _give_memory_back() -> None:
-    """Have glibc give a large message's memory back to the system when it is freed.
+def _bound_kept_memory() -> None:
+    """Have glibc give back what a message of more than 2 MiB took, and keep what others took.
 
-    Left alone, glibc keeps a block of a size that it has seen freed once for the next one.
+    Left alone, glibc moves both bounds with what it sees freed: it would keep 16 MiB for the
+    next message of that size, and after a start without large ones give back each MiB at once.
     """
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, size in _MALLOPT.items():
+            mallopt(parameter, size)
 
 
 def _only(error: BaseException) -> BaseException:

@@ -196,7 +196,7 @@ class PerMessageDeflate(Extension):
 
     def frame_inbound_header(
         self,
-        proto: FrameDecoder | FrameProtocol,
+        proto: FrameDecoder | FrameProtocol | None,
         opcode: Opcode,
         rsv: RsvBits,
         payload_length: int,
@@ -218,7 +218,7 @@ class PerMessageDeflate(Extension):
         return RsvBits(first, False, False)
 
     def frame_inbound_payload_data(
-        self, proto: FrameDecoder | FrameProtocol, data: bytes
+        self, proto: FrameDecoder | FrameProtocol | None, data: bytes
     ) -> bytes | CloseReason:
         """Inflate what has come of a frame's payload; other payload goes through."""
         if self._control or not self._inflating:
@@ -226,7 +226,7 @@ class PerMessageDeflate(Extension):
         return self._inflate(data)
 
     def frame_inbound_complete(
-        self, proto: FrameDecoder | FrameProtocol, fin: bool
+        self, proto: FrameDecoder | FrameProtocol | None, fin: bool
     ) -> CloseReason | None:
         """End a message: an empty block is all that may be missing from its end (7.2.2)."""
         if self._control or not self._inflating or not fin:

@@ -119,7 +119,7 @@ _OR_OFF: Final = "a number of seconds, or 0 for never"
 
 
 _MANY: Final = 1_000_000
-"""Connections where there is no file limit: more than one process serves."""
+"""Connections where there is no file limit: more than a process can serve."""
 
 
 def connections_allowed() -> int:
@@ -219,6 +219,13 @@ class Config:
         "one of " + ", ".join(_BOOLEANS),
         "",
         "Accept permessage-deflate.",
+    )
+    fast_lane: bool = _option(
+        True,
+        _boolean,
+        "one of " + ", ".join(_BOOLEANS),
+        "",
+        "Off: every byte goes through wsproto, in its connection's own task.",
     )
     subprotocol: Sequence[str] = _option(
         (),

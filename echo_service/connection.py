@@ -1,4 +1,4 @@
-"""One client's stream, from accept to aclose; the only module that reads or writes it.
+"""One client, from accept to the closed stream.
 
 The road: the opening handshake, then what comes in is given to the session and what
 it returns is sent, then the closing handshake and the linger after it.  There is one
@@ -14,33 +14,34 @@ import math
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from echo_service import endpoints, policy, upgrade
+from echo_service.codec import BEST
 from echo_service.logs import logger
 from echo_service.policy import Ending, Verdict
 from echo_service.registry import Outcome
-from echo_service.request import Refused, RequestReader
+from echo_service.request import Refused, RequestReader, switching_protocols
 from echo_service.session import Session
 
 if TYPE_CHECKING:
     import h11
 
+    from echo_service.codec import Octets
     from echo_service.config import Config
     from echo_service.endpoints import Answer
     from echo_service.registry import Registry
+    from echo_service.transport import Transport
     from echo_service.upgrade import Accepted
-
-HEAD_RECEIVE: Final = 4096
-LINGER_RECEIVE: Final = 65536
-
-SEND: Final = 16384
-"""Bytes that are sent under one stall timeout: what a peer must take in that time."""
 
 RETRY_AFTER: Final = 5
 """Seconds after which a client that found no room may try again."""
+
+HELD_UP: Final = 0.1
+"""Seconds by which the deadline for a sign of life is missed only if the whole process stood
+still: what the peer has sent in the meantime is yet to be received, for which there is as long."""
 
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 """What Trio's streams raise when the peer has reset or dropped its end."""
@@ -53,27 +54,32 @@ class Connection:
 
     __slots__ = (
         "_begun",
+        "_closed",
         "_config",
-        "_echoed",
+        "_draining",
         "_ending",
+        "_finished",
         "_identifier",
-        "_over",
+        "_linger",
         "_peer",
         "_reader",
         "_registry",
         "_sending",
         "_session",
         "_status",
-        "_stream",
-        "_told",
+        "_transport",
         "_waiting",
     )
 
     def __init__(
-        self, stream: trio.abc.Stream, config: Config, registry: Registry, peer: str
+        self,
+        transport: Transport,
+        config: Config,
+        registry: Registry,
+        peer: str,
     ) -> None:
-        """Take charge of ``stream``; the handshake timeout begins now."""
-        self._stream = stream
+        """Take charge of ``transport``; the handshake timeout begins now."""
+        self._transport = transport
         self._config = config
         self._registry = registry
         self._peer = peer
@@ -84,15 +90,26 @@ class Connection:
         self._status: int | None = None
         self._ending = Ending.VANISHED
         self._waiting = trio.CancelScope()
-        self._told = False
-        self._echoed = (0, 0, 0)
-        self._over = False
+        self._draining = False
+        self._finished = False
+        self._closed = False
+        self._linger: trio.CancelScope | None = None
         self._sending = False
 
     @property
     def is_open(self) -> bool:
         """Whether the opening handshake is done."""
         return self._session is not None
+
+    @property
+    def lingers(self) -> bool:
+        """Whether all is said, and only the peer's end of stream is waited for."""
+        return self._linger is not None and not self._linger.cancel_called
+
+    def hurry(self) -> None:
+        """End a linger: somebody needs the room."""
+        if self._linger is not None:
+            self._linger.cancel()
 
     async def run(self) -> Outcome:
         """Serve the stream to its end, close it, and return how it ended.
@@ -102,12 +119,13 @@ class Connection:
         try:
             await self._guarded()
         finally:
-            self._over = True
+            self._finished = True
             outcome = self._registry.leave(self)
             with suppress(Exception):
                 self._log_closed(outcome)
-            with suppress(Exception):
-                await trio.aclose_forcefully(self._stream)
+            if not self._closed:
+                with suppress(Exception):
+                    await self._transport.abort()
         return outcome
 
     def drain(self) -> None:
@@ -115,7 +133,7 @@ class Connection:
 
         An echo that is on its way goes out first.
         """
-        self._told = True
+        self._draining = True
         self._waiting.cancel()
 
     def outcome(self) -> Outcome:
@@ -125,14 +143,14 @@ class Connection:
             return Outcome(self._ending, self._status)
         verdict = session.verdict or policy.CANCELLED
         received = policy.ABNORMAL if session.awaits_close else verdict.received_code
-        cut_off = self._over and self._sending
+        cut_off = self._finished and self._sending
         return Outcome(
             verdict.ending,
             self._status,
             received,
             None if cut_off else verdict.sent_code,
             verdict.rule,
-            *(self._echoed if cut_off else session.carried),
+            *(session.before if cut_off else session.carried),
         )
 
     async def _guarded(self) -> None:
@@ -173,7 +191,7 @@ class Connection:
         if self._status is None:
             await self._refuse(Refused(500, "internal error"))
         elif self._session is not None and self._session.verdict is None and not self._sending:
-            await self._finish(self._session.end(policy.INTERNAL_ERROR))
+            await self._finish(self._session.give_up())
         self._end(policy.INTERNAL_ERROR)
 
     async def _serve(self) -> None:
@@ -209,14 +227,14 @@ class Connection:
         reader = self._reader
         self._waiting.deadline = self._begun + self._config.handshake_timeout
         with self._waiting:
-            while data := await self._stream.receive_some(HEAD_RECEIVE):
+            while data := await self._transport.receive():
                 request = reader.receive(data)
                 if request is not None:
                     return request
             return None
         if not reader.begun:
             return None
-        if self._told:
+        if self._draining:
             raise self._unavailable("the service is draining")
         raise Refused(408, f"no whole request in {self._config.handshake_timeout:g} s")
 
@@ -252,8 +270,9 @@ class Connection:
 
     async def _open(self, request: h11.Request, accepted: Accepted) -> Session:
         """Switch protocols: from here on there is a session."""
-        switching = self._reader.switch(accepted.headers)
-        session = Session(self._config.max_message_size, accepted.compression)
+        switching = switching_protocols(accepted.headers)
+        codec = BEST if self._config.fast_lane else None
+        session = Session(self._config.max_message_size, accepted.compression, codec)
         self._session = session
         self._sending = True  # from here on the 101 is owed, and no Close may take its place
         self._status = 101
@@ -270,51 +289,66 @@ class Connection:
 
     # The open connection
 
-    async def _converse(self, session: Session, data: bytes | bytearray) -> None:
+    async def _converse(self, session: Session, data: bytes) -> None:
         """Echo until something ends the connection; then close it (RFC 6455 7)."""
-        await self._echo(session, data)
-        last = b""
-        while session.verdict is None:
-            received = await self._receive(session)
-            if isinstance(received, Verdict):
-                last = session.end(received)
-            else:
-                await self._echo(session, received)
-            del received  # nothing of a message is kept while the next is waited for
-        await self._finish(last)
-
-    async def _echo(self, session: Session, data: bytes | bytearray) -> None:
-        """Send what is to be sent for ``data``; what is cut off on its way is not counted."""
         await self._send(session.receive(data))
-        self._echoed = session.carried
+        verdict = None
+        while session.verdict is None and verdict is None:
+            verdict = await self._go_on(session)
+            await self._send_rest()
+        await self._finish(b"" if verdict is None else session.end(verdict))
 
-    async def _receive(self, session: Session) -> bytes | bytearray | Verdict:
-        """What comes next, or why nothing does; pings a peer that is silent (RFC 6455 5.5.2)."""
+    async def _go_on(self, session: Session) -> Verdict | None:
+        """Echo until there is a rest to be sent, or an end; pings a peer that is silent (5.5.2).
+
+        Returns why it ends, where the session doesn't tell.
+        """
         config = self._config
         wait = config.ping_interval or math.inf
-        pinged = False
+        since = trio.current_time()
+        pinged = waited = False
         while True:
-            with trio.move_on_after(wait) as self._waiting:
-                if not self._told:
-                    return await self._stream.receive_some(session.receive_size) or policy.VANISHED
-            if self._told:
+            with trio.CancelScope(deadline=since + wait) as self._waiting:
+                if not self._draining:
+                    goes_on = await self._transport.exchange(session)
+                    return None if goes_on else policy.VANISHED
+            if self._draining:
                 return policy.DRAINING[config.drain_code]
+            if self._transport.active > since:
+                since = self._transport.active
+                wait = config.ping_interval
+                pinged = waited = False
+                continue
+            if trio.current_time() - since - wait > HELD_UP and not waited:
+                since = trio.current_time() - wait + HELD_UP
+                waited = True
+                continue
             if pinged and config.ping_timeout:
                 return policy.IDLE
             await self._send(session.ping())
-            pinged = True
+            since = trio.current_time()
             wait = config.ping_timeout or config.ping_interval
+            pinged = True
 
-    async def _send(self, data: bytes | bytearray) -> None:
-        """Send all of it, however slowly the peer takes it; `trio.TooSlowError` if it stalls.
-
-        Only a stall interrupts it: what was cut off in mid-frame can't be closed any more.
-        """
+    async def _send(self, data: Octets) -> None:
+        """Send all of it, however slowly the peer takes it."""
         self._sending = True
-        with memoryview(data) as view:
-            for start in range(0, len(view), SEND):
-                with trio.fail_after(self._config.stall_timeout):
-                    await self._stream.send_all(view[start : start + SEND])
+        self._transport.send_now(data)
+        await self._send_rest()
+
+    async def _send_rest(self) -> None:
+        """Send what is left of an echo; raises `trio.TooSlowError` if the peer takes nothing.
+
+        Only that interrupts it: what was cut off in mid-frame can't be closed any more.
+        """
+        transport = self._transport
+        self._sending = True
+        while transport.rest:
+            untaken = transport.untaken
+            with trio.move_on_after(self._config.stall_timeout) as waiting:
+                await transport.send_some()
+            if waiting.cancelled_caught and transport.untaken >= untaken:
+                raise trio.TooSlowError
         self._sending = False
 
     # The end
@@ -326,24 +360,24 @@ class Connection:
         Close on its way.  All of it takes the close timeout at most.
         """
         session = self._session
-        with trio.move_on_after(self._config.close_timeout):
-            if last:
-                self._sending = True
-                await self._stream.send_all(last)
-                self._sending = False
-            half_closed = isinstance(self._stream, trio.abc.HalfCloseableStream)
-            if half_closed:
-                await cast("trio.abc.HalfCloseableStream", self._stream).send_eof()
+        deadline = trio.current_time() + self._config.close_timeout
+        with trio.CancelScope(deadline=deadline) as closing:
+            self._sending = True
+            self._transport.send_now(last)
+            while self._transport.rest:
+                await self._transport.send_some()
+            self._sending = False
+            half_closed = await self._transport.half_close()
             while session is not None and session.awaits_close:
-                data = await self._stream.receive_some(session.receive_size)
-                if not data:
+                if not await self._transport.exchange(session):
                     break
-                session.receive(data)
             if session is not None:
-                self._registry.leave(self)  # both Closes have passed: a linger takes nobody's room
-            while half_closed and await self._stream.receive_some(LINGER_RECEIVE):
+                self._registry.leave(self)  # both Closes have passed
+            self._linger = closing
+            while half_closed and await self._transport.receive():
                 pass
-            await self._stream.aclose()
+            await self._transport.aclose()
+            self._closed = True
 
     def _log_closed(self, outcome: Outcome) -> None:
         if self._session is None:

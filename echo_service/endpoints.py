@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 TEXT: Final = ("Content-Type", "text/plain; charset=utf-8")
 
-HEALTH: Final = ("/healthz", "/readyz")
-
 _ABSOLUTE: Final = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
 
 

@@ -34,12 +34,12 @@ class BindError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A listening socket: Trio's listener, and the address as bound.
+    """A listening socket, which is non-blocking, and the address as bound.
 
     ``passed`` sockets belong to somebody who may go on using them.
     """
 
-    listener: trio.SocketListener
+    socket: socket.socket
     address: str
     passed: bool = False
 
@@ -81,34 +81,34 @@ async def opened(addresses: Sequence[str]) -> AsyncIterator[list[Listening]]:
                 words = error.strerror if isinstance(error, OSError) and error.strerror else error
                 raise BindError(f"can't listen on {address}: {words}") from error
             for sock in sockets:
-                listener = trio.SocketListener(sock)
-                stack.push_async_callback(listener.aclose)
+                stack.enter_context(sock)
+                sock.setblocking(False)
                 passed = address.startswith("fd:")
-                listening.append(Listening(listener, name(sock.getsockname()), passed))
+                listening.append(Listening(sock, name(sock.getsockname()), passed))
         yield listening
 
 
-async def _open(address: str, stack: AsyncExitStack) -> list[trio.socket.SocketType]:
+async def _open(address: str, stack: AsyncExitStack) -> list[socket.socket]:
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise ValueError("not an address")
     if match["path"]:
-        return [await _open_unix(match["path"], stack)]
+        return [_open_unix(match["path"], stack)]
     if match["fd"]:
         return [_open_passed(int(match["fd"]))]
     host = match["host"].strip("[]")
     listeners = await trio.open_tcp_listeners(int(match["port"]), host=host, backlog=BACKLOG)
-    return [listener.socket for listener in listeners]
+    return [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
 
 
-async def _open_unix(path: str, stack: AsyncExitStack) -> trio.socket.SocketType:
+def _open_unix(path: str, stack: AsyncExitStack) -> socket.socket:
     """Bind a unix socket; a file that a dead service left is removed, a live one's is not."""
-    sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with suppress(FileNotFoundError):
             if stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
                 os.unlink(path)
-        await sock.bind(path)
+        sock.bind(path)
         stack.callback(_unlink, path, os.stat(path))
         sock.listen(BACKLOG)
     except BaseException:
@@ -136,7 +136,7 @@ def _unlink(path: str, made: os.stat_result) -> None:
             os.unlink(path)
 
 
-def _open_passed(fd: int) -> trio.socket.SocketType:
+def _open_passed(fd: int) -> socket.socket:
     if not stat.S_ISSOCK(os.fstat(fd).st_mode):
         raise ValueError("it is not a socket")
     sock = socket.socket(fileno=os.dup(fd))
@@ -144,8 +144,7 @@ def _open_passed(fd: int) -> trio.socket.SocketType:
     if sock.type != socket.SOCK_STREAM or not listens:
         sock.close()
         raise ValueError("it is not a listening stream socket")
-    sock.setblocking(False)
-    return trio.socket.from_stdlib_socket(sock)
+    return sock
 
 
 def name(sockname: object) -> str:

@@ -18,19 +18,43 @@ if TYPE_CHECKING:
 _READINESS: Final = "echo_service.readiness"
 
 
-def _logger(name: str) -> structlog.stdlib.BoundLogger:
-    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-        logging.getLogger(name),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.render_to_log_kwargs],
-    )
-    return logger
+class EventLogger:
+    """A logger of the standard library's, by events and fields.
+
+    ``info("connection.opened", connection_id=7)`` is a record whose message is the event
+    and whose attributes are the fields.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, event: str, **fields: object) -> None:
+        """What is of interest to whoever looks for a fault."""
+        if self._logger.isEnabledFor(logging.DEBUG):
+            self._logger.debug(event, extra=fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        """What happens in good order."""
+        if self._logger.isEnabledFor(logging.INFO):
+            self._logger.info(event, extra=fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        """What is not as it was asked to be."""
+        self._logger.warning(event, extra=fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        """What went wrong."""
+        self._logger.error(event, extra=fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        """What went wrong, with the exception that is being handled."""
+        self._logger.exception(event, extra=fields)  # noqa: LOG004 - the caller is in one
 
 
-logger: Final = _logger("echo_service")
-"""What the service logs with: ``logger.info("event", field=value)``."""
+logger: Final = EventLogger("echo_service")
+"""What the service logs with."""
 
-readiness: Final = _logger(_READINESS)
+readiness: Final = EventLogger(_READINESS)
 """For ``server.listening``, which the command writes whatever its level is."""
 
 _SHARED: Final[list[Processor]] = [

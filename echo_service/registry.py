@@ -47,10 +47,11 @@ class Statistics:
     connections_total: int
     """WebSocket connections opened, those open now included."""
     texts: int
-    """Text messages echoed, on the connections open now too; so the next two."""
+    """Text messages echoed, those of the open connections included."""
     binaries: int
+    """Binary messages, the same."""
     octets: int
-    """Payload bytes of the messages echoed, inflated, counted once."""
+    """Payload bytes of all these, inflated, counted once."""
     endings: Mapping[Ending, int]
     received_codes: Mapping[int | None, int]
     sent_codes: Mapping[int | None, int]
@@ -94,7 +95,7 @@ class Registry:
         if self.draining:
             return "the service is draining"
         if len(self._open) >= self.max_connections:
-            return f"the service is full: {self.max_connections} connections are open"
+            return f"the service is full: it takes {self.max_connections} at a time"
         return None
 
     def enter(self, member: Member) -> None:

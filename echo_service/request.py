@@ -2,8 +2,8 @@
 
 h11 parses; this module counts, since h11's own limit holds only for a head that is
 not complete, and refuses what h11 lets through (bare line feeds, folded lines,
-other versions).  An answer is written by h11 too, so that what we say is as well
-formed as what we accept.
+other versions).  Answers are written by h11 too; only the 101, all of which is ours, is
+put together here.
 
 The module is pure: it knows no clock, no socket and no trio.
 """
@@ -29,7 +29,8 @@ _REQUEST_LINE_ROOM: Final = 64
 """Bytes of a request line for method, version and spaces beside the target."""
 
 _END: Final = b"\r\n\r\n"
-_BARE_OR_FOLDED: Final = re.compile(rb"(?<!\r)\n|\r(?!\n)|\n[ \t]")
+_FOLDED: Final = re.compile(rb"\n[ \t]")
+# h11 tells the bytes that it found as Python would, and as it holds them.
 _PYTHONIC: Final = re.compile(r"bytearray\((.*)\)")
 _TARGET: Final = re.compile(rb"(?:/|https?://[^/?#])[^#]*", re.IGNORECASE)
 _HOST: Final = re.compile(rb"(?:[\w\-.~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
@@ -37,6 +38,12 @@ _VERSION: Final = re.compile(rb"1\.[1-9]")
 
 
 Headers: TypeAlias = list[tuple[str, str]]
+
+
+def switching_protocols(headers: Headers) -> bytes:
+    """The 101 that ends an opening handshake; what the headers say is ours, and ASCII."""
+    lines = ["HTTP/1.1 101 Switching Protocols", *(f"{name}: {value}" for name, value in headers)]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
 class Refused(Exception):  # noqa: N818 - the word for it: not an error of ours
@@ -97,8 +104,9 @@ class RequestReader:
             raise Refused(431, f"the header fields are over {MAX_HEADERS} bytes together")
 
     def _parse(self, head: bytes) -> h11.Request:
-        if wrong := _BARE_OR_FOLDED.search(head):
-            raise Refused(400, f"byte {wrong.start()}: a bare CR or LF, or a folded line")
+        lines = head.count(b"\r\n")
+        if not lines == head.count(b"\n") == head.count(b"\r") or _FOLDED.search(head):
+            raise Refused(400, "a bare CR or LF, or a folded line")
         try:
             self._http.receive_data(head)
             request = cast("h11.Request", self._http.next_event())
@@ -116,12 +124,6 @@ class RequestReader:
         if len(request.headers) > MAX_HEADER_COUNT:
             raise Refused(431, f"there are more than {MAX_HEADER_COUNT} header fields")
         return request
-
-    def switch(self, headers: Headers) -> bytes:
-        """The 101 that ends the opening handshake."""
-        reason = HTTPStatus.SWITCHING_PROTOCOLS.phrase.encode()
-        response = h11.InformationalResponse(status_code=101, headers=headers, reason=reason)
-        return self._http.send(response) or b""
 
     def answer(self, status: int, headers: Headers, body: bytes) -> bytes:
         """A whole answer, without its body where a HEAD was asked."""

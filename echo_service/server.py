@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
-from echo_service import listeners, tls
+from echo_service import lane, listeners, tls
+from echo_service.acceptor import Acceptor
 from echo_service.config import RESERVED_FILES, Config, connections_allowed
 from echo_service.connection import Connection
+from echo_service.lane import Rider
 from echo_service.logs import logger, readiness
 from echo_service.registry import Registry
+from echo_service.transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
+    import socket
+
+    from echo_service.lane import Lane
     from echo_service.listeners import Listening
     from echo_service.registry import Outcome, Statistics
-
-ACCEPT_PAUSE: Final = 0.1
-"""Seconds until the next accept after one that failed for want of files or memory."""
+    from echo_service.transport import Transport
 
 
 class Server:
@@ -28,17 +32,14 @@ class Server:
         self._certificate = None
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = tls.Certificate(config.tls_cert, config.tls_key)
+        self._lane: Lane | None = None
         self._listening: list[Listening] = []
         most = min(config.max_connections, connections_allowed())
         if most < config.max_connections:
             logger.warning("server.few_files", max_connections=most, asked=config.max_connections)
         self._registry = Registry(most)
-        self._connections: set[Connection] = set()
-        # Beyond the open connections there is room for some that are only being answered;
-        # whoever finds none waits in the kernel's backlog, and no file limit is met.
-        self._room = trio.Semaphore(most + RESERVED_FILES // 2)
-        self._ended = trio.lowlevel.ParkingLot()
-        self._accepting_ended = False
+        # Beyond the open connections there is room for some that are only being answered.
+        self._acceptor = Acceptor(most + RESERVED_FILES // 2, self._connect)
         self._drain_asked = trio.Event()
         self._stopped = trio.Event()
 
@@ -71,10 +72,11 @@ class Server:
 
     async def _run(self, listening: list[Listening], status: trio.TaskStatus[Server]) -> None:
         self._listening = listening
+        connections = self._acceptor.connections
         accepting = [(each, trio.CancelScope()) for each in listening]
         async with trio.open_nursery() as tasks:
             for each, scope in accepting:
-                tasks.start_soon(self._accept, each, scope, tasks)
+                tasks.start_soon(self._acceptor.run, each, scope, tasks)
                 url = each.url(self._config.scheme)
                 readiness.info("server.listening", address=each.address, url=url)
             status.started(self)
@@ -85,66 +87,27 @@ class Server:
                 if each.passed:  # it outlives us: whoever connects from now on is the next one's
                     scope.cancel()
             with trio.move_on_after(self._config.drain_timeout):
-                for connection in list(self._connections):
+                for connection in list(connections):
                     if connection.is_open:
                         connection.drain()
                 while len(self._registry):
-                    await self._ended.park()
-                self._accepting_ended = True
+                    await self._acceptor.ended.park()
                 for _, scope in accepting:
                     scope.cancel()
-                for connection in list(self._connections):
+                for connection in list(connections):
                     connection.drain()
-                while self._connections:
-                    await self._ended.park()
+                while connections:
+                    await self._acceptor.ended.park()
             tasks.cancel_scope.cancel()
         logger.info("server.stopped")
 
-    async def _accept(
-        self, listening: Listening, scope: trio.CancelScope, tasks: trio.Nursery
-    ) -> None:
-        """Accept connections until ``scope`` is cancelled; no failure to accept ends it."""
-        failing = False
-        with scope:
-            while True:
-                await self._room.acquire()
-                try:
-                    stream = await listening.listener.accept()
-                except OSError as error:
-                    self._room.release()
-                    if not failing:
-                        address, words = listening.address, str(error)
-                        logger.error("server.accept_failed", address=address, error=words)
-                    failing = True
-                    await trio.sleep(ACCEPT_PAUSE)
-                else:
-                    failing = False
-                    self._take(stream, tasks)
+    def _connect(self, sock: socket.socket, peer: str) -> Connection:
+        return Connection(self._transport(sock), self._config, self._registry, peer)
 
-    def _take(self, stream: trio.SocketStream, tasks: trio.Nursery) -> None:
-        """Begin to serve a connection; whatever is wrong with it stays with it."""
-        try:
-            road: trio.abc.Stream = stream
-            if self._certificate is not None:
-                road = tls.TLSStream(stream, self._certificate.context)
-            connection = Connection(road, self._config, self._registry, peer_of(stream))
-        except Exception:
-            logger.exception("connection.failed")
-            stream.socket.close()
-            self._room.release()
-            return
-        self._connections.add(connection)
-        tasks.start_soon(self._serve, connection)
-        if self._accepting_ended:  # Trio had accepted it already when accepting was cancelled
-            connection.drain()
-
-    async def _serve(self, connection: Connection) -> None:
-        try:
-            await connection.run()
-        finally:
-            self._connections.remove(connection)
-            self._room.release()
-            self._ended.unpark_all()
+    def _transport(self, sock: socket.socket) -> Transport:
+        if self._certificate is not None:
+            return tls.TLSTransport(sock, self._certificate.context)
+        return SocketTransport(sock) if self._lane is None else Rider(self._lane, sock)
 
 
 async def serve(
@@ -159,7 +122,11 @@ async def serve(
     """
     server = Server(config)
     try:
-        async with listeners.opened(config.bind) as listening:
+        async with (
+            listeners.opened(config.bind) as listening,
+            lane.opened(config.max_message_size, wanted=config.fast_lane) as ours,
+        ):
+            server._lane = ours
             await server._run(listening, task_status)
     finally:
         server._stopped.set()
@@ -171,7 +138,8 @@ async def serve_stream(stream: trio.abc.Stream, config: Config) -> Outcome:
     The stream is used as it is: for TLS pass a `trio.SSLStream`.  Never raises, whatever
     the peer does, but for `trio.Cancelled`.
     """
-    return await Connection(stream, config, Registry(1), peer_of(stream)).run()
+    transport = StreamTransport(stream)
+    return await Connection(transport, config, Registry(1), peer_of(stream)).run()
 
 
 def peer_of(stream: trio.abc.Stream) -> str:

@@ -1,49 +1,40 @@
 """An open WebSocket connection without the I/O: frame bytes in, frame bytes out.
 
 `Session.receive` takes whatever the peer sent, cut in any way, and returns what
-is to be sent for it: echoes, pongs, and at the end the one Close.  wsproto parses
-and judges the frames; an extension of our own (`_Intake`) watches it do so, since
-its events tell neither the raw close code nor how a message grows.
+is to be sent for it: echoes, pongs, and at the end the one Close.  The codec echoes
+what is simple, which is nearly all; wsproto parses and judges the rest, watched by
+an extension of our own (`Intake`).
 
 The module is pure: it knows no clock, no socket and no trio.
 """
 
 from __future__ import annotations
 
-import codecs
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from wsproto.connection import SERVER, Connection
-from wsproto.events import CloseConnection, Message, Ping, TextMessage
-from wsproto.extensions import Extension
-from wsproto.frame_protocol import (
-    CloseReason,
-    FrameDecoder,
-    FrameProtocol,
-    Opcode,
-    RsvBits,
-)
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.frame_protocol import Opcode
 
 from echo_service import policy
+from echo_service.codec import BEST, INCOMPLETE, Codec, Octets, data_header, frame_header
 from echo_service.compression import Parameters, PerMessageDeflate
+from echo_service.intake import Intake
 from echo_service.policy import Verdict, Violation
 
 if TYPE_CHECKING:
     from wsproto.events import Event
 
-MAX_FRAGMENTS: Final = 131072
-"""Frames in one message: twice what Autobahn 9.3.1 and 9.4.1 send."""
+_STEP: Final = 4096
+"""Bytes of small frames, or of one compressed message, that one call takes.  They may be
+680 frames, which take wsproto 6 ms, or inflate to 4 MiB."""
 
-_RECEIVE: Final = 4096
-_LARGE_RECEIVE: Final = 262144
+_LARGE_STEP: Final = 262144
+"""Bytes that one call takes inside of one large frame, which is cheap."""
 
-_UTF8_STEP: Final = 65536
-"""A decoded character may take four times its byte: text is checked in such steps."""
-
-_Utf8Decoder = codecs.getincrementaldecoder("utf-8")
-
-_NO_RSV: Final = RsvBits(False, False, False)
+_DEFLATED: Final = {0xC1: Opcode.TEXT, 0xC2: Opcode.BINARY}
+"""The first byte of a whole compressed message, and what it is."""
 
 _WORDS: Final = {
     "Invalid opcode": Violation.OPCODE,
@@ -61,19 +52,20 @@ def _violation(words: str) -> Violation:
     return next((v for start, v in _WORDS.items() if words.startswith(start)), Violation.FRAME)
 
 
-def frame_header(opcode: int, length: int, *, compressed: bool = False) -> bytes:
-    """The header of a final, unmasked frame with ``length`` bytes of payload (RFC 6455 5.2)."""
-    first = 0x80 | (0x40 if compressed else 0) | opcode
-    if length < 126:
-        return bytes((first, length))
-    if length < 65536:
-        return bytes((first, 126)) + length.to_bytes(2, "big")
-    return bytes((first, 127)) + length.to_bytes(8, "big")
+def _whole_close(data: Octets, codec: Codec) -> bytes | None:
+    """The payload of the Close that ``data`` begins with, if it is there whole and well formed."""
+    header = data_header(data, 125, (0x88,))
+    if header is None or header == INCOMPLETE or sum(header) > len(data):
+        return None
+    start, length = header
+    payload = bytearray()
+    codec.append(payload, data[start : start + length], bytes(data[start - 4 : start]))
+    return bytes(payload)
 
 
 def frame(opcode: int, payload: bytes = b"") -> bytes:
     """A whole control frame."""
-    return frame_header(opcode, len(payload)) + payload
+    return frame_header(0x80 | opcode, len(payload)) + payload
 
 
 class Session:
@@ -81,262 +73,268 @@ class Session:
 
     ``verdict`` is None while the connection is open.  Once it is set, everything
     that is to be sent has been returned, its Close last, and nothing follows.
+
+    A frame comes in by one of two ways.  The codec takes what is simple, and a Close that
+    came whole.  All else is for wsproto, which is made for it and goes when its message is
+    complete; without a codec it stays.
     """
 
     __slots__ = (
+        "_codec",
         "_deaf",
+        "_fed",
+        "_held",
         "_intake",
+        "_max_message_size",
+        "_partial",
         "_wsproto",
-        "binaries",
-        "octets",
-        "texts",
+        "before",
+        "carried",
+        "holds",
         "verdict",
     )
 
-    def __init__(self, max_message_size: int, compression: Parameters | None = None) -> None:
+    def __init__(
+        self,
+        max_message_size: int,
+        compression: Parameters | None = None,
+        codec: Codec | None = BEST,
+    ) -> None:
         """Begin a session; ``max_message_size`` is in bytes of payload, inflated."""
-        deflate = PerMessageDeflate(compression, max_message_size) if compression else None
-        self._intake = _Intake(max_message_size, deflate)
-        self._wsproto = Connection(SERVER, [self._intake])
+        self._max_message_size = max_message_size
+        self._codec = codec
+        self._partial: _Partial | None = None
+        self._wsproto: Connection | None = None
+        self._intake: Intake | None = None
+        if compression is not None:
+            self._intake = Intake(
+                max_message_size, PerMessageDeflate(compression, max_message_size)
+            )
+        self._fed = 0
+        self._held: Octets = b""
         self._deaf = False
+        self.holds = False
+        """Whether `receive` has more to do without any more bytes: one call works for a few
+        milliseconds at most, so that no client holds up the others."""
         self.verdict: Verdict | None = None
-        self.texts = 0
-        self.binaries = 0
-        self.octets = 0
-        """Payload bytes of the whole messages echoed: as many came in as went out."""
-
-    @property
-    def carried(self) -> tuple[int, int, int]:
-        """Text messages, binary messages and their payload bytes that were echoed."""
-        return self.texts, self.binaries, self.octets
-
-    @property
-    def receive_size(self) -> int:
-        """How many bytes to receive at once without holding up other connections for long.
-
-        A frame of 6 bytes costs as much work as one of 16 KiB, so that 4 KiB may take 6 ms;
-        compressed, they can inflate to 4 MiB.  The inside of one large frame is cheap.
-        """
-        if self._intake.deflate:
-            return _RECEIVE
-        return max(_RECEIVE, min(self._intake.missing, _LARGE_RECEIVE))
+        self.carried = (0, 0, 0)
+        """Text messages, binary messages and their payload bytes that were echoed, whole
+        messages only: as many came in as went out."""
+        self.before = self.carried
+        """What was `carried` before what was last returned to be sent."""
 
     @property
     def awaits_close(self) -> bool:
-        """Whether we have sent our Close and the peer's can still be told when it comes."""
+        """Whether our Close went first and the peer's will be recorded when it comes."""
         return self.verdict is not None and not self._deaf
 
-    def receive(self, data: bytes | bytearray) -> bytearray:
+    def receive(self, data: Octets = b"") -> bytes | bytearray:
         """Take what the peer sent, and return what is to be sent for it.
 
-        Never raises on account of ``data``.  After our Close nothing more is returned,
-        and the peer's is looked for: ``verdict.received_code`` tells it.
+        Never raises on account of ``data``, which may lie in a buffer that is used again.
+        While the session `holds` some, this is to be called again, without any.  After our
+        Close nothing is returned any more, and the peer's is looked for:
+        ``verdict.received_code`` tells it.
         """
-        out = bytearray()
         if self._deaf:
-            return out
-        self._wsproto.receive_data(bytes(data))
+            return b""
+        silent = self.verdict is not None
+        self.before = self.carried
+        if self._held:
+            data = bytes(self._held) + bytes(data) if data else self._held
+            self._held = b""
+            self.holds = False
+        codec = self._codec
+        out: bytes | bytearray
+        if codec is None or self._wsproto is not None:
+            out = self._judge(data)
+        elif self._partial is not None:
+            out = self._go_on(self._partial, codec, data)
+        elif self._intake is not None and data and data[0] in _DEFLATED:
+            out = self._inflate(self._intake, codec, data)
+        else:
+            taken, out, counts = codec.echo(data, self._max_message_size)
+            if not silent:
+                texts, binaries, octets = self.carried
+                self.carried = texts + counts[0], binaries + counts[1], octets + counts[2]
+            if taken < len(data):
+                out += self._begin(data[taken:], codec, first=not taken)
+        return b"" if silent else out
+
+    def _count(self, size: int, *, is_text: bool) -> None:
+        """Count a message of ``size`` bytes, unless our Close went first."""
+        if self.verdict is None:
+            texts, binaries, octets = self.carried
+            self.carried = texts + is_text, binaries + (not is_text), octets + size
+
+    def _hold(self, data: Octets) -> None:
+        """Keep what is left for the next call, if anything is; much of it is copied only once."""
+        self.holds = bool(data)
+        if data:
+            is_constant = isinstance(data, memoryview) and isinstance(data.obj, bytes)
+            self._held = data if is_constant else memoryview(bytes(data))
+
+    # What is simple
+
+    def _begin(self, data: Octets, codec: Codec, *, first: bool) -> bytes | bytearray:
+        """Take what `Codec.echo` leaves; what is not simple waits until it comes ``first``."""
+        header = data_header(data, self._max_message_size)
+        control = data_header(data, 125, (0x88, 0x89, 0x8A))
+        if INCOMPLETE in (header, control) or (control and sum(control) > len(data)):
+            self._held = bytes(data)
+        elif header is not None and sum(header) > len(data):
+            size, length = header
+            self._partial = _Partial(data[0], length, bytes(data[size - 4 : size]))
+            return self._go_on(self._partial, codec, data[size:])
+        elif not first:
+            self._hold(data)
+        elif (close := _whole_close(data, codec)) is not None:
+            return self._peer_closed(close)
+        else:
+            return self._judge(data)
+        return b""
+
+    def _go_on(self, partial: _Partial, codec: Codec, data: Octets) -> bytes | bytearray:
+        """Take more of a simple frame; returns its echo once it is whole."""
+        missing = partial.missing
+        if not partial.take(data[:missing], codec):
+            return self._fail(Violation.TEXT)
+        if len(data) < missing:
+            return b""
+        self._partial = None
+        self._count(partial.length, is_text=partial.is_text)
+        self._hold(data[missing:])
+        return partial.echo
+
+    def _inflate(self, intake: Intake, codec: Codec, data: Octets) -> bytes | bytearray:
+        """Echo a compressed message that came whole, if it is small enough to do so at once."""
+        header = data_header(data, _STEP, tuple(_DEFLATED))
+        if header is None or header == INCOMPLETE or sum(header) > len(data):
+            return self._judge(data)
+        start, length = header
+        end = start + length
+        payload = bytearray()
+        codec.append(payload, data[start:end], bytes(data[start - 4 : start]))
+        failure = intake.message(_DEFLATED[data[0]], bytes(payload))
+        if failure is not None:
+            return self._fail(failure)
+        self._hold(data[end:])
+        return self._echo(intake)
+
+    # What is not
+
+    def _judge(self, data: Octets) -> bytes | bytearray:
+        """Have wsproto take what came, and answer what it tells of it."""
+        intake = self._intake
+        if intake is None:
+            intake = self._intake = Intake(self._max_message_size, None)
+        if self._wsproto is None:
+            self._wsproto = Connection(SERVER, [intake])
+            self._fed = intake.taken
+        step = _STEP if intake.deflate else max(_STEP, min(intake.missing, _LARGE_STEP))
+        piece = bytes(data[:step])
+        self._fed += len(piece)
+        self._wsproto.receive_data(piece)
+        out: bytes | bytearray = b""
         for event in self._wsproto.events():
-            if isinstance(event, CloseConnection):
-                out += self._peer_ended(event)
-                self._deaf = True
-                break
-            if self.verdict is None:
-                self._answer(event, out)
+            if type(event) is CloseConnection:
+                return out + self._peer_ended(event, intake)
+            answer = self._answer(event, intake)
+            out = out + answer if out else answer
+        self._hold(data[step:])
+        if self._codec is not None and intake.at_rest(self._fed):
+            self._wsproto = None
+            if intake.deflate is None:
+                self._intake = None
         return out
 
-    def _answer(self, event: Event, out: bytearray) -> None:
-        if isinstance(event, Ping):
-            out += frame(0xA, bytes(event.payload))
-        elif isinstance(event, Message) and event.message_finished:
-            text = isinstance(event, TextMessage)
-            self.texts += text
-            self.binaries += not text
-            self.octets += self._intake.size
-            payload, compressed = self._intake.take()
-            out += frame_header(0x1 if text else 0x2, len(payload), compressed=compressed)
-            out += payload
+    def _answer(self, event: Event, intake: Intake) -> bytes | bytearray:
+        if type(event) is Ping:
+            return frame(0xA, bytes(event.payload))
+        if isinstance(event, (TextMessage, BytesMessage)) and event.message_finished:
+            return self._echo(intake)
+        return b""
 
-    def _peer_ended(self, event: CloseConnection) -> bytes:
+    def _echo(self, intake: Intake) -> bytearray:
+        """The echo of the message that is complete."""
+        self._count(intake.size, is_text=intake.is_text)
+        echo, compressed = intake.take()
+        first = (0x81 if intake.is_text else 0x82) | (0x40 if compressed else 0)
+        echo[:0] = frame_header(first, len(echo))
+        return echo
+
+    def _peer_ended(self, event: CloseConnection, intake: Intake) -> bytes:
         """Judge the peer's Close, or what wsproto failed it for: it reports both alike."""
-        intake = self._intake
-        if self.verdict is not None:  # our Close went first: its answer is only recorded
-            if intake.close is not None:
-                code = policy.close_code(intake.close)
-                self.verdict = replace(self.verdict, received_code=code)
-            return b""
-        if intake.close is not None:
-            return self.end(policy.closed(intake.close))
-        return self.end(policy.violated(intake.violation or _violation(event.reason or "")))
+        if intake.close is None:
+            return self._fail(intake.violation or _violation(event.reason or ""))
+        return self._peer_closed(intake.close)
 
-    def end(self, verdict: Verdict) -> bytes:
-        """End an open session from our side; returns the Close to send, if there is one."""
+    def _peer_closed(self, payload: bytes) -> bytes:
+        """Answer the peer's Close, from its payload as it came."""
+        self._deaf = True
+        if self.verdict is None:
+            return self._end(policy.closed(payload))
+        code = policy.close_code(payload)  # our Close went first: the answer is recorded
+        self.verdict = replace(self.verdict, received_code=code)
+        return b""
+
+    def _fail(self, violation: Violation) -> bytes:
+        """Fail the connection, unless our Close went first; what comes is judged no more."""
+        self._deaf = True
+        return b"" if self.verdict else self._end(policy.violated(violation))
+
+    def _end(self, verdict: Verdict) -> bytes:
         self.verdict = verdict
         return b"" if verdict.close is None else frame(0x8, verdict.close)
 
+    def end(self, verdict: Verdict) -> bytes:
+        """End the session from outside; returns the Close to send, if there is one."""
+        if verdict.close is not None:  # it goes out alone, after all that was echoed
+            self.before = self.carried
+        return self._end(verdict)
+
+    def give_up(self) -> bytes:
+        """End the session after an error of ours, which may have left anything behind."""
+        self._deaf = True
+        self.holds = False
+        return self.end(policy.INTERNAL_ERROR)
+
     def ping(self) -> bytes:
         """A Ping to send, where nothing has arrived for the ping interval."""
+        self.before = self.carried
         return frame(0x9)
 
 
-class _Intake(Extension):
-    """What we see and hold of the incoming frames, on wsproto's `Extension` interface.
+class _Partial:
+    """The echo of a simple frame of which not all has come.
 
-    Payload is collected here, inflated by ``deflate`` where it was compressed and
-    deflated again as the echo will be, and only its boundaries go on to wsproto: a
-    message is held once, however it is cut.  Text is checked as it comes.
+    It grows with what comes, never by what is announced, and is what goes out in the end.
     """
 
-    name = "intake"
-    __slots__ = (
-        "_fragments",
-        "_max_message_size",
-        "_message",
-        "_opcode",
-        "_text",
-        "_utf8",
-        "close",
-        "deflate",
-        "missing",
-        "size",
-        "violation",
-    )
+    __slots__ = ("_checked", "_key", "_size", "echo", "is_text", "length")
 
-    def __init__(self, max_message_size: int, deflate: PerMessageDeflate | None) -> None:
-        self.deflate = deflate
-        self.missing = 0
-        """Payload bytes of the present data frame that are still to come."""
-        self.size = 0
-        """Bytes of the present message, inflated, that have come."""
-        self.close: bytes | None = None
-        """The payload of the peer's Close, as it came."""
-        self.violation: Violation | None = None
-        self._max_message_size = max_message_size
-        self._opcode = Opcode.CONTINUATION
-        self._fragments = 0
-        self._text = False
-        self._utf8: codecs.IncrementalDecoder | None = None
-        self._message = bytearray()
-
-    def enabled(self) -> bool:
-        return True
-
-    def offer(self) -> bool:
-        return False
-
-    def take(self) -> tuple[bytearray, bool]:
-        """The payload of the echo of the message that is complete, and whether it is deflated."""
-        message, self._message = self._message, bytearray()
-        return message, self._compressed
+    def __init__(self, first: int, length: int, key: bytes) -> None:
+        self.is_text = first == 0x81
+        self.length = length
+        self.echo = bytearray(frame_header(first, length))
+        self._size = len(self.echo) + length
+        self._key = key
+        self._checked = len(self.echo)
 
     @property
-    def _compressed(self) -> bool:
-        return self.deflate is not None and self.deflate.compressed
+    def missing(self) -> int:
+        """Bytes of payload that are still to come."""
+        return self._size - len(self.echo)
 
-    def _fail(self, violation: Violation) -> CloseReason:
-        self.violation = violation
-        return CloseReason(violation.code)
-
-    def _fail_deflated(self, reason: CloseReason) -> CloseReason:
-        """Fail for a reason of the compression's.
-
-        When data stops to inflate, what came right before it is lost, so of compressed
-        text it is not told which of the two was wrong: that would depend on the cuts.
-        """
-        if reason is CloseReason.MESSAGE_TOO_BIG:
-            return self._fail(Violation.TOO_BIG)
-        return self._fail(Violation.DEFLATED_TEXT if self._text else Violation.DEFLATE)
-
-    def frame_inbound_header(
-        self,
-        proto: FrameDecoder | FrameProtocol,
-        opcode: Opcode,
-        rsv: RsvBits,
-        payload_length: int,
-    ) -> CloseReason | RsvBits:
-        """Judge a header; wsproto calls this again where the masking key had not come yet."""
-        self._opcode = opcode
-        allowed: CloseReason | RsvBits = _NO_RSV
-        if self.deflate is not None:
-            allowed = self.deflate.frame_inbound_header(proto, opcode, rsv, payload_length)
-            if isinstance(allowed, CloseReason):
-                return self._fail_deflated(allowed)
-        if opcode.iscontrol():
-            return allowed
-        if opcode is Opcode.CONTINUATION:
-            if not self._fragments:
-                return self._fail(Violation.CONTINUATION_STRAY)
-            if self._fragments == MAX_FRAGMENTS:
-                return self._fail(Violation.TOO_MANY_FRAGMENTS)
-        elif self._fragments:
-            return self._fail(Violation.CONTINUATION_MISSING)
-        else:
-            self._begin(opcode)
-        if not self._compressed and self.size + payload_length > self._max_message_size:
-            return self._fail(Violation.TOO_BIG)
-        self.missing = payload_length
-        return allowed
-
-    def _begin(self, opcode: Opcode) -> None:
-        self.size = 0
-        self._text = opcode is Opcode.TEXT
-        self._utf8 = None
-        self._message.clear()
-
-    def frame_inbound_payload_data(
-        self, proto: FrameDecoder | FrameProtocol, data: bytes
-    ) -> bytes | CloseReason:
-        """Take what has come of a frame's payload, unmasked; control payload goes on to wsproto."""
-        if self._opcode.iscontrol():
-            if self._opcode is Opcode.CLOSE:
-                self.close = data
-            return data
-        self.missing -= len(data)
-        deflate = self.deflate if self._compressed else None
-        if deflate is not None:
-            inflated = deflate.frame_inbound_payload_data(proto, data)
-            if isinstance(inflated, CloseReason):
-                return self._fail_deflated(inflated)
-            data = inflated
-        if self._text and not self._is_utf8(data):
-            return self._fail(Violation.TEXT if deflate is None else Violation.DEFLATED_TEXT)
-        self.size += len(data)
-        if self.size > self._max_message_size:
-            return self._fail(Violation.TOO_BIG)
-        self._message += data if deflate is None else deflate.deflate(data)
-        return b""
-
-    def frame_inbound_complete(
-        self, proto: FrameDecoder | FrameProtocol, fin: bool
-    ) -> CloseReason | None:
-        """End a frame, and with ``fin`` a message."""
-        if self._opcode.iscontrol():
-            return None
-        self._fragments += 1
-        if not fin:
-            return None
-        self._fragments = 0
-        if self.deflate is not None and self._compressed:
-            reason = self.deflate.frame_inbound_complete(proto, fin)
-            if reason is not None:
-                return self._fail_deflated(reason)
-            self._message += self.deflate.flush()
-        if self._text and not self._is_utf8(b"", final=True):
-            return self._fail(Violation.DEFLATED_TEXT if self._compressed else Violation.TEXT)
-        return None
-
-    def _is_utf8(self, data: bytes, *, final: bool = False) -> bool:
-        """Whether the text can still become UTF-8; ``final``: whether it is (RFC 6455 8.1)."""
-        if self._utf8 is None:
-            if data.isascii():
-                return True
-            self._utf8 = _Utf8Decoder()
-        try:
-            for start in range(0, len(data), _UTF8_STEP):
-                self._utf8.decode(data[start : start + _UTF8_STEP])
-            self._utf8.decode(b"", final)
-        except UnicodeDecodeError:
-            return False
-        pending, _ = self._utf8.getstate()
-        # Python waits for the third byte of a surrogate, which its second byte gives away.
-        return not (pending[:1] == b"\xed" and pending[1:2] >= b"\xa0")
+    def take(self, data: Octets, codec: Codec) -> bool:
+        """Take the next bytes of payload; whether it can still be UTF-8, if it is text."""
+        phase = (self.length - self.missing) % 4
+        before = len(self.echo)
+        is_ascii = codec.append(self.echo, data, self._key[phase:] + self._key[:phase])
+        if not self.is_text:
+            return True
+        if is_ascii and self._checked == before:
+            self._checked = len(self.echo)
+            return True
+        self._checked = codec.utf8(self.echo, self._checked)
+        return self._checked == len(self.echo) or (self._checked > 0 and self.missing > 0)

@@ -1,18 +1,24 @@
-"""TLS under the road: the certificate, and a stream that ends as TCP should.
+"""TLS under the road: the certificate, and the transport that enciphers.
 
-`trio.SSLStream.aclose` sends close_notify and then closes the stream below it.  Here
-the stream below sends our FIN, reads what still comes and closes only then, so that
-no reset overtakes our Close on its way to the peer.
+It is not made of `trio.SSLStream`, which doesn't tell that a part of a record has come, can't
+be asked how much the peer has taken, and closes its socket with bytes unread.
 """
 
 from __future__ import annotations
 
 import ssl
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import trio
 
 from echo_service.config import ConfigError
+from echo_service.transport import NOTHING, RECEIVE, SocketTransport
+
+if TYPE_CHECKING:
+    import socket
+
+    from echo_service.codec import Octets
 
 
 class Certificate:
@@ -44,70 +50,101 @@ class Certificate:
         return context
 
 
-class TLSStream(trio.abc.Stream):
-    """A TLS stream, server's side, over a TCP stream that was accepted.
+class TLSTransport(SocketTransport):
+    """A connected socket under TLS, server's side.
 
-    The TLS handshake is done at the first read, within the reader's deadline.
+    The TLS handshake is done at the first receive, within the receiver's deadline.  Every
+    byte that arrives counts as life, those of a record that is not complete too.
     """
 
-    def __init__(self, stream: trio.SocketStream, context: ssl.SSLContext) -> None:
-        """Take charge of ``stream``."""
-        self._transport = _Transport(stream)
-        self._tls = trio.SSLStream(self._transport, context, server_side=True)
+    __slots__ = ("_incoming", "_outgoing", "_plain", "_tls")
 
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Encrypt and send."""
-        await self._tls.send_all(data)
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        """Take charge of ``sock``."""
+        super().__init__(sock)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._plain = NOTHING
+        """What is to be sent after the rest, and is not enciphered yet."""
 
-    async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room for some bytes."""
-        await self._tls.wait_send_all_might_not_block()
+    async def receive(self) -> bytes:
+        """The next bytes, deciphered; none at the peer's close_notify (RFC 8446 6.1)."""
+        while True:
+            data = self._decipher()
+            self._utter()
+            while self.rest:
+                await self.send_some()
+            if data is not None:
+                return data
+            arrived = await super().receive()
+            self.active = trio.current_time()
+            if arrived:
+                self._incoming.write(arrived)
+            else:
+                self._incoming.write_eof()
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive and decipher."""
-        return await self._tls.receive_some(max_bytes)
+    def _decipher(self) -> bytes | None:
+        """What has come of a message; None if that is not enough."""
+        try:
+            return self._tls.read(RECEIVE)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        except ssl.SSLError as error:
+            self._utter()  # the alert that tells the peer
+            raise trio.BrokenResourceError from error
+
+    def _utter(self) -> None:
+        """Send what TLS itself has to say."""
+        if self._outgoing.pending and not self.rest:
+            super().send_now(self._outgoing.read())
+
+    def send_now(self, data: Octets) -> None:
+        """Encipher and send what the kernel takes."""
+        self._plain = memoryview(data)
+        self._push()
+
+    def _push(self) -> None:
+        """Encipher and send piece by piece, so that no message is there twice."""
+        try:
+            while self._plain and not self.rest:
+                self._tls.write(self._plain[:RECEIVE])
+                self._plain = self._plain[RECEIVE:]
+                super().send_now(self._outgoing.read())
+        except ssl.SSLError as error:
+            raise trio.BrokenResourceError from error
+
+    async def send_some(self) -> None:
+        """Send more of the rest, and then of what is not enciphered yet."""
+        await super().send_some()
+        self._push()
+
+    async def half_close(self) -> bool:
+        """Nothing: after our end of stream the peer's words are no longer deciphered."""
+        return False
 
     async def aclose(self) -> None:
         """Send close_notify (RFC 8446 6.1) and our FIN, read to the end, and close.
 
-        What has come and is not deciphered yet is read out first: OpenSSL would rather
-        fail on it than send the close_notify.
+        Closed with bytes unread the socket would be reset, and the reset might overtake our
+        Close.  All of it takes the time that the caller gives it.
         """
-        self._transport.waits = False
-        try:
-            with suppress(trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
-                while await self._tls.receive_some(65536):
-                    pass
-        finally:
-            await self._tls.aclose()
-
-
-class _Transport(trio.abc.Stream):
-    """The TCP stream below; `aclose` half-closes, and reads to the end before it closes."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self.waits = True
-        """Whether reading waits for bytes, and does not raise `trio.WouldBlock`."""
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if not self.waits:
-            raise trio.WouldBlock
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        """Ends within the caller's deadline, which is the close timeout."""
-        try:
-            await self._stream.send_eof()
-            while await self._stream.receive_some(65536):
+        self._say_goodbye()
+        with suppress(trio.BrokenResourceError):
+            await super().half_close()
+            while await super().receive():
                 pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        finally:
-            await self._stream.aclose()
+        await super().aclose()
+
+    async def abort(self) -> None:
+        """Send close_notify, if it goes at once, and close."""
+        self._say_goodbye()
+        await super().abort()
+
+    def _say_goodbye(self) -> None:
+        """Send close_notify, unless a record is cut off on its way."""
+        with suppress(ssl.SSLError, ValueError):  # it may complain of what was not read
+            self._tls.unwrap()
+        self._utter()

@@ -45,7 +45,7 @@ _READ: Final = {
     b"sec-websocket-extensions",
     b"sec-websocket-protocol",
 }
-"""The headers that the handshake reads; all others are left alone."""
+"""The headers that the handshake reads, Host in request.py; all others are left alone."""
 
 _NOT_TEXT: Final = re.compile(rb"[^\x20-\x7e\t]")
 
@@ -117,7 +117,7 @@ def accept(
     if subprotocol is not None:
         headers.append(("Sec-WebSocket-Protocol", subprotocol))
     offers = ",".join(values.get(b"sec-websocket-extensions", ()))
-    agreed = compression.negotiate(offers) if compress else None
+    agreed = compression.negotiate(offers) if compress and offers else None
     if agreed is not None:
         headers.append(("Sec-WebSocket-Extensions", agreed.response))
     return Accepted(headers, agreed, subprotocol)

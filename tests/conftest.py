@@ -18,6 +18,7 @@ from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from echo_service import Config, Outcome, Server, serve_stream
 from echo_service.connection import Connection
+from echo_service.transport import StreamTransport
 from tests import wire
 
 if TYPE_CHECKING:
@@ -84,7 +85,8 @@ class Served(wire.Client):
         if self._registry is None:
             self.outcome = await serve_stream(self._served, config)
         else:
-            self.connection = Connection(self._served, config, self._registry, "192.0.2.1:5000")
+            transport = StreamTransport(self._served)
+            self.connection = Connection(transport, config, self._registry, "192.0.2.1:5000")
             self.outcome = await self.connection.run()
         self._ended.set()
 

@@ -133,8 +133,6 @@ def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict
                 "--trusted-proxy=10.0.0.0/8",
                 "--controls",
                 "--no-controls",
-                "--fast-lane",
-                "--no-fast-lane",
             )
         ],
         ([], {"ECHO_SERVICE_WORKERS": "2"}, ["ECHO_SERVICE_WORKERS", "'2'"]),

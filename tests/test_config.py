@@ -26,6 +26,7 @@ DEFAULTS = {
     "drain_timeout": 20,
     "drain_code": 1001,
     "compression": True,
+    "fast_lane": True,
     "subprotocol": (),
     "allow_origin": (),
     "log_format": "text",
@@ -222,7 +223,6 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_left_alone(key: st
         "ECHO_SERVICE_ADMIN_BIND",
         "ECHO_SERVICE_TRUSTED_PROXY",
         "ECHO_SERVICE_CONTROLS",
-        "ECHO_SERVICE_FAST_LANE",
     ],
 )
 def test_unknown_variable_is_refused_by_name(key: str):

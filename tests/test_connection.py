@@ -9,11 +9,21 @@ import pytest
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from echo_service import Config, Ending, Outcome, endpoints, serve_stream, session, upgrade
+from echo_service import (
+    Config,
+    Ending,
+    Outcome,
+    connection,
+    endpoints,
+    intake,
+    serve_stream,
+    upgrade,
+)
 from echo_service.connection import Connection
 from echo_service.registry import Registry
 from echo_service.request import RequestReader
 from echo_service.session import Session
+from echo_service.transport import StreamTransport
 from tests import wire
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, frame
 
@@ -379,6 +389,21 @@ async def test_peer_gone_while_our_close_is_due_is_no_failure(serving, autojump_
     assert "connection.failed" not in [line.event for line in logged()]
 
 
+async def test_peer_is_given_a_moment_more_when_the_process_stood_still(serving, mock_clock):
+    """What it has sent in the meantime may still be on its way to us."""
+    client: Served = serving(ping_interval=20, ping_timeout=10)
+    await client.open()
+    await wait_all_tasks_blocked()
+    mock_clock.jump(20)
+    assert await client.frame() == Frame(PING, b"")
+    await wait_all_tasks_blocked()
+    mock_clock.jump(3600)
+    await wait_all_tasks_blocked()
+    assert client.outcome is None
+    mock_clock.jump(0.1)
+    assert wire.codes(await client.rest()) == [1011]
+
+
 # Errors of our own
 
 
@@ -397,14 +422,15 @@ async def test_error_of_our_own_is_closed_with_1011_and_the_others_go_on(
     await client.send(frame(TEXT, b"break"))
     await closed_with(client, 1011)
     await client.stream.aclose()
-    assert await client.ends() == Outcome(Ending.INTERNAL_ERROR, 101, 1006, 1011)
+    assert await client.ends() == Outcome(Ending.INTERNAL_ERROR, 101, None, 1011)
     await other.echo()
     failed = [line for line in logged() if line.event == "connection.failed"]
     assert [line.level for line in failed] == ["ERROR"]
 
 
 @pytest.mark.parametrize(
-    "where, what", [(upgrade, "accept"), (RequestReader, "switch"), (endpoints, "answer")]
+    "where, what",
+    [(upgrade, "accept"), (connection, "switching_protocols"), (endpoints, "answer")],
 )
 async def test_error_of_our_own_before_the_101_is_answered_with_500(
     serving, monkeypatch, where: object, what: str
@@ -446,7 +472,7 @@ async def test_peer_gone_while_an_error_is_answered_is_no_second_failure(
     monkeypatch.setattr(Session, "receive", broken)
     await client.send(frame(TEXT, b"hello"))
     await client.stream.aclose()
-    assert await client.ends() == Outcome(Ending.INTERNAL_ERROR, 101, 1006)
+    assert await client.ends() == Outcome(Ending.INTERNAL_ERROR, 101)
     assert [line.event for line in logged()].count("connection.failed") == 1
 
 
@@ -592,7 +618,7 @@ async def test_outcome_is_returned_and_logged(
     serving, autojump_clock, monkeypatch, logged, *, sent: bytes | None, expected: Outcome
 ):
     """Two lines a connection, however it ends, and no payload in them."""
-    monkeypatch.setattr(session, "MAX_FRAGMENTS", 3)
+    monkeypatch.setattr(intake, "MAX_FRAGMENTS", 3)
     client: Served = serving(max_message_size=100)
     await client.open("/there?a=b")
     if sent is None:
@@ -673,7 +699,7 @@ async def test_cancelled_connection_is_closed_and_logged(serving, nursery, logge
 
 async def test_connection_tells_whether_it_is_open():
     ours, theirs = memory_stream_pair()
-    connection = Connection(theirs, Config(), Registry(1), "unknown")
+    connection = Connection(StreamTransport(theirs), Config(), Registry(1), "unknown")
     client = wire.Client(ours)
     assert not connection.is_open
     async with trio.open_nursery() as nursery:
@@ -696,4 +722,5 @@ async def test_logging_that_fails_is_no_connections_business(serving, monkeypatc
     monkeypatch.setattr(logging.getLogger("echo_service"), "filters", [refuse])
     await client.send(wire.close(1000))
     assert await client.rest() == b"\x88\x02\x03\xe8"
+    await client.stream.aclose()
     assert (await client.ends()).ending is Ending.PEER_CLOSED

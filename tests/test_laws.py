@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from echo_service import endpoints, policy, upgrade
 from echo_service.compression import Parameters, negotiate
-from echo_service.request import Refused, RequestReader
+from echo_service.request import Refused, RequestReader, switching_protocols
 from echo_service.session import Session
 from tests import wire
 
@@ -102,7 +102,7 @@ def test_cutting_the_frames_differently_never_changes_the_answer(data, sent, agr
     for pieces in ([sent], bytewise(sent), data.draw(cut(sent))):
         session = Session(limit, agreed)
         frames = wire.read(wire.feed(session, pieces))
-        carried = (session.texts, session.binaries, session.octets)
+        carried = session.carried
         answers.append((frames, session.verdict, carried))
     assert answers[0] == answers[1] == answers[2]
 
@@ -251,7 +251,7 @@ def test_any_request_is_accepted_answered_or_refused(head, compress):
         if accepted is None:
             answer = endpoints.answer(request, ready=True)
         else:
-            assert reader.switch(accepted.headers).startswith(b"HTTP/1.1 101 ")
+            assert switching_protocols(accepted.headers).startswith(b"HTTP/1.1 101 ")
             return
     except Refused as refused:
         answer = endpoints.refusal(refused)

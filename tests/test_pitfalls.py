@@ -266,7 +266,7 @@ def test_fragments_are_not_counted():
     begun = wire.frame(2, fin=False) + wire.frame(0, fin=False) * 131_072
     assert len(events(Connection(SERVER), begun)) == 131_073
 
-    assert wire.codes(Session(1000).receive(begun)) == [1008]
+    assert wire.codes(wire.take(Session(1000), begun)) == [1008]
 
 
 def test_a_cut_inside_a_character_gives_an_empty_text_message():

@@ -37,15 +37,15 @@ async def test_silent_client_on_a_tls_port_ends_one_connection(
     running: Server = await nursery.start(serve, config)
     silent, begun = await connect(running), await connect(running)
     await begun.send(b"\x16\x03\x01\x02")
-    await until(lambda: len(running._connections) == 2)
+    await until(lambda: len(running._acceptor.connections) == 2)
     mock_clock.jump(10)
     for client in (silent, begun):
         assert await client.rest() == b""
         await client.stream.aclose()
-    await until(lambda: not running._connections)
+    await until(lambda: not running._acceptor.connections)
     assert not [line for line in logged() if line.level == "ERROR"]
     await connect(running)
-    await until(lambda: running._connections)
+    await until(lambda: running._acceptor.connections)
 
 
 async def test_cancelled_send_leaves_an_unknown_part_sent_so_no_close_follows(

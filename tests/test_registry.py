@@ -49,7 +49,7 @@ def test_the_last_place_is_given_away_and_nobody_is_let_in_after_it():
     registry.enter(first)
     assert registry.closed_because is None
     registry.enter(second)
-    assert registry.closed_because == "the service is full: 2 connections are open"
+    assert registry.closed_because == "the service is full: it takes 2 at a time"
     registry.leave(first)
     assert registry.closed_because is None
 

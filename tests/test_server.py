@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
-import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,15 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from echo_service import Config, Ending, Outcome, Server, serve, serve_stream, server
+from echo_service import (
+    Config,
+    Ending,
+    Outcome,
+    Server,
+    serve,
+    serve_stream,
+    server,
+)
 from tests import wire
 from tests.conftest import until
 from tests.wire import BINARY, CLOSE, TEXT, Frame, frame
@@ -115,7 +121,7 @@ async def test_statistics_count_live_and_after(echo_server, connect):
     await second.rest()
     for client in (first, second):
         await client.stream.aclose()
-    await until(lambda: not echo_server._connections)
+    await until(lambda: not echo_server._acceptor.connections)
     after = echo_server.statistics()
     assert (after.connections, after.connections_total) == (0, 2)
     assert (after.texts, after.binaries, after.octets) == (1, 1, 8)
@@ -178,7 +184,7 @@ async def test_reset_touches_no_other_connection(echo_server, connect, logged, s
         await client.opened()
     client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     await client.stream.aclose()
-    await until(lambda: len(echo_server._connections) == 1)
+    await until(lambda: len(echo_server._acceptor.connections) == 1)
     await other.echo()
     assert not [line for line in logged() if line.level == "ERROR"]
 
@@ -208,48 +214,12 @@ async def test_odd_byte_in_a_header_is_refused_and_touches_no_other_connection(
             status = wire.status(await stream.receive_some(65536))
         assert status in ((101, 400, 426) if byte == 0x09 else (400,)), (byte, place)
         await other.echo(bytes([place]))
-    await until(lambda: len(echo_server._connections) == 1)
+    await until(lambda: len(echo_server._acceptor.connections) == 1)
 
 
 def _host_and_port(running: Server) -> tuple[str, int]:
     host, _, port = running.urls[0].partition("://")[2].rpartition(":")
     return host, int(port)
-
-
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_accept_that_fails_is_tried_again(nursery, connect, monkeypatch, logged, number: int):
-    """As at the file limit: one line in the log however often it fails, and service after."""
-    accept = trio.SocketListener.accept
-    failures = [number] * 3
-
-    async def accept_or_fail(listener: trio.SocketListener) -> trio.SocketStream:
-        if failures:
-            raise OSError(failures.pop(), os.strerror(number))
-        return await accept(listener)
-
-    monkeypatch.setattr(trio.SocketListener, "accept", accept_or_fail)
-    monkeypatch.setattr(server, "ACCEPT_PAUSE", 0)
-    client = await connect(await nursery.start(serve, settings()))
-    await client.open()
-    await client.echo()
-    failed = [line for line in logged() if line.event == "server.accept_failed"]
-    assert [line.level for line in failed] == ["ERROR"]
-    assert os.strerror(number) in str(failed[0].fields["error"])
-
-
-async def test_error_in_the_accepting_task_itself_touches_no_other(
-    echo_server, connect, monkeypatch, logged
-):
-    other = await connect(echo_server)
-    await other.open()
-
-    def broken(stream: trio.abc.Stream) -> str:
-        raise RuntimeError("ours")
-
-    monkeypatch.setattr(server, "peer_of", broken)
-    assert await (await connect(echo_server)).rest() == b""
-    await other.echo()
-    assert logged()[-1][:2] == ("ERROR", "connection.failed")
 
 
 # The drain
@@ -264,7 +234,7 @@ async def test_drain_refuses_whoever_comes_and_closes_whoever_is_there(nursery, 
     await within.send(HALF_A_MESSAGE)
     silent, begun, waiting = [await connect(running) for _ in range(3)]
     await begun.send(b"GET /")
-    await until(lambda: len(running._connections) == 5)
+    await until(lambda: len(running._acceptor.connections) == 5)
 
     drained = trio.Event()
 
@@ -344,7 +314,7 @@ async def test_drain_cuts_what_is_left_at_its_timeout(nursery, connect, mock_clo
     await deaf.open()
     await begun.send(b"GET /")
     await until(lambda: running.statistics().binaries == 1)
-    await until(lambda: len(running._connections) == 3)
+    await until(lambda: len(running._acceptor.connections) == 3)
 
     nursery.start_soon(running.drain)
     assert await is_closed(deaf, 1001)

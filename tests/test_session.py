@@ -7,14 +7,17 @@ import zlib
 
 import pytest
 
-from echo_service import policy, session
+from echo_service import codec, policy, session
 from echo_service.compression import Parameters
 from echo_service.policy import Ending, Violation
-from echo_service.session import Session, frame_header
+from echo_service.session import Session
 from tests import wire
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 DEFLATE = Parameters()
+
+CODECS = [None, codec.PYTHON, codec.BEST]
+"""None is wsproto alone."""
 
 HELLO = bytes.fromhex("f248cdc9c90700")
 """RFC 7692 7.2.3.1: "Hello", compressed."""
@@ -137,25 +140,10 @@ def test_a_message_of_any_length_form_comes_back(size):
     assert wire.parse(echo) == [(BINARY, payload[:size], True, 0)]
 
 
-@pytest.mark.parametrize(
-    "length, header",
-    [
-        (0, b"\x82\x00"),
-        (125, b"\x82\x7d"),
-        (126, b"\x82\x7e\x00\x7e"),
-        (65535, b"\x82\x7e\xff\xff"),
-        (65536, b"\x82\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
-    ],
-)
-def test_a_length_is_written_in_as_few_bytes_as_it_needs(length, header):
-    assert frame_header(2, length) == header
-    assert frame_header(2, length, compressed=True) == b"\xc2" + header[1:]
-
-
 def test_thousands_of_small_frames_in_one_call_come_back_in_order():
     sent = b"".join(wire.frame(TEXT, b"%d" % n) + wire.frame(PING, b"%d" % n) for n in range(5000))
     server = opened()
-    frames = wire.parse(server.receive(sent))
+    frames = wire.parse(wire.take(server, sent))
     assert [frame.opcode for frame in frames] == [TEXT, PONG] * 5000
     assert [frame.payload for frame in frames] == [b"%d" % (n // 2) for n in range(10000)]
 
@@ -173,7 +161,7 @@ def test_nothing_received_is_nothing_answered():
 def test_a_message_of_131072_fragments_comes_back_and_one_more_is_1008():
     begun = wire.frame(TEXT, b"a", fin=False) + wire.frame(CONTINUATION, b"a", fin=False) * 131_070
     server, other = opened(limit=200_000), opened(limit=200_000)
-    assert server.receive(begun) == other.receive(begun) == b""
+    assert wire.take(server, begun) == wire.take(other, begun) == b""
     echo = server.receive(wire.frame(CONTINUATION, b"a"))
     assert echo == b"\x81\x7f\x00\x00\x00\x00\x00\x02\x00\x00" + b"a" * 131_072
     assert server.verdict is None
@@ -311,7 +299,7 @@ def test_only_rsv1_on_a_first_frame_is_compression(sent):
 
 
 def test_what_watches_the_frames_offers_nothing():
-    assert not opened()._intake.offer()
+    assert not opened(DEFLATE)._intake.offer()
 
 
 def test_a_violation_that_wsproto_has_new_words_for_is_a_malformed_frame():
@@ -330,7 +318,7 @@ def test_one_close_is_sent_and_nothing_after_it(ending_call):
     verdict = server.verdict
     later = [wire.frame(TEXT, b"late"), wire.frame(PING), b"", wire.frame(3), wire.close(1000)]
     assert wire.feed(server, later) == b""
-    assert (server.texts, server.octets) == (0, 0)
+    assert server.carried == (0, 0, 0)
     assert server.verdict == verdict
 
 
@@ -434,9 +422,11 @@ def test_text_that_is_utf_8_comes_back_in_every_cut(text):
 @pytest.mark.parametrize("shift", range(4))
 def test_long_text_is_checked_across_the_steps_it_is_checked_in(shift):
     text = b"x" * shift + "\U0001f30d".encode() * 50_000
-    assert wire.parse(opened(limit=300_000).receive(wire.frame(TEXT, text)))[0].payload == text
-    bad = wire.frame(TEXT, text[:-1])
-    assert opened(limit=300_000).receive(bad) == TEXT_FAILS
+    for used in CODECS:
+        sent, bad = wire.frame(TEXT, text), wire.frame(TEXT, text[:-1])
+        (echo,) = wire.parse(wire.take(Session(300_000, None, used), sent))
+        assert echo.payload == text
+        assert wire.take(Session(300_000, None, used), bad) == TEXT_FAILS
 
 
 def test_binary_data_need_not_be_utf_8_and_the_next_text_is_judged_on_its_own():
@@ -721,7 +711,7 @@ def test_a_close_of_ours_in_the_middle_of_a_frame_leaves_the_rest_readable():
     server = opened()
     server.receive(begun)
     server.end(policy.IDLE)
-    assert server.receive(rest + wire.close(1011)) == b""
+    assert wire.take(server, rest + wire.close(1011)) == b""
     assert server.verdict.received_code == 1011
 
 
@@ -730,30 +720,155 @@ def test_whole_messages_and_their_inflated_bytes_are_counted(compression):
     server = opened(compression)
     server.receive(wire.frame(TEXT, b"abc") + wire.frame(BINARY, b"de") + wire.frame(PING, b"f"))
     server.receive(wire.frame(TEXT, b"gh", fin=False))
-    assert (server.texts, server.binaries, server.octets) == (1, 1, 5)
+    assert server.carried == (1, 1, 5)
     server.receive(wire.frame(CONTINUATION, b"i"))
-    assert (server.texts, server.binaries, server.octets) == (2, 1, 8)
+    assert server.carried == (2, 1, 8)
     if compression is not None:
         server.receive(compressed(BINARY, wire.deflate(b"j" * 900)))
-        assert (server.texts, server.binaries, server.octets) == (2, 2, 908)
+        assert server.carried == (2, 2, 908)
     server.receive(wire.frame(TEXT, b"\xff"))
-    assert server.texts == 2
+    assert server.carried[0] == 2
+
+
+# How much is done at once
+
+FRAGMENTS = wire.frame(TEXT, fin=False) + wire.frame(CONTINUATION, fin=False) * 2000
 
 
 @pytest.mark.parametrize(
-    "missing, size",
-    [(0, 4096), (1, 4096), (4096, 4096), (4097, 4097), (262_144, 262_144), (10**6, 262_144)],
+    "compression, sent, calls",
+    [
+        pytest.param(None, wire.frame(TEXT, b"a") * 200, 1, id="simple frames"),
+        pytest.param(None, wire.frame(BINARY, bytes(10**6)), 1, id="a large frame"),
+        pytest.param(None, wire.frame(BINARY, bytes(10**6))[:-1], 1, id="most of a large frame"),
+        pytest.param(None, FRAGMENTS, 3, id="fragments, 4 KiB at a time"),
+        pytest.param(
+            None,
+            wire.frame(TEXT, b"a") + wire.frame(TEXT, b"b", fin=False),
+            2,
+            id="simple, then not",
+        ),
+        pytest.param(None, wire.close() + wire.frame(TEXT) * 999, 1, id="nothing after a Close"),
+        pytest.param(
+            None,
+            wire.header(BINARY, 10**6, fin=False) + wire.KEY + bytes(10**6),
+            1 + 4,
+            id="the inside of a fragment, 256 KiB at a time",
+        ),
+        pytest.param(DEFLATE, compressed(TEXT, HELLO) * 3, 3, id="compressed messages, each alone"),
+        pytest.param(
+            DEFLATE,
+            compressed(BINARY, wire.deflate(random.Random(2).randbytes(39_000))),
+            10,
+            id="a large compressed frame, 4 KiB at a time",
+        ),
+    ],
 )
-def test_the_inside_of_a_large_frame_is_received_in_large_pieces(missing, size):
-    server = opened(limit=2 * 10**6)
-    server.receive(wire.header(BINARY, missing + 1) + wire.KEY + b"x" if missing else b"")
-    assert server.receive_size == size
+def test_a_call_does_so_much_and_holds_the_rest(compression, sent, calls):
+    server = opened(compression, limit=2 * 10**6)
+    server.receive(sent)
+    count = 1
+    while server.holds:
+        server.receive()
+        count += 1
+    assert count == calls
 
 
-def test_what_may_be_compressed_is_received_in_small_pieces():
-    server = opened(DEFLATE, limit=10**6)
-    server.receive(wire.header(BINARY, 10**6) + wire.KEY)
-    assert server.receive_size == 4096
+def test_what_is_held_comes_before_what_comes_later():
+    server = opened()
+    first = server.receive(wire.frame(TEXT, b"a") + wire.frame(TEXT, b"b", fin=False))
+    assert server.holds
+    later = wire.take(server, wire.frame(CONTINUATION, b"c"))
+    assert (first, later) == (b"\x81\x01a", b"\x81\x02bc")
+
+
+def test_nothing_of_what_was_received_is_referred_to():
+    """It may be a buffer that is used again at once."""
+    sent = wire.frame(TEXT, b"a" * 300)
+    for cut in range(1, len(sent)):
+        server = opened()
+        buffer = bytearray(sent[:cut])
+        with memoryview(buffer) as view:
+            server.receive(view)
+        buffer[:] = bytes(len(buffer))
+        buffer.clear()
+        assert wire.take(server, sent[cut:]) == b"\x81\x7e\x01\x2c" + b"a" * 300
+
+
+def test_what_is_held_is_copied_once_however_many_calls_it_takes():
+    server = opened()
+    server.receive(wire.frame(TEXT, fin=False) + wire.frame(CONTINUATION, fin=False) * 50_000)
+    held = server._held.obj
+    calls = 1
+    while server.holds:
+        assert server._held.obj is held
+        server.receive()
+        calls += 1
+    assert calls > 50
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_nothing_is_kept_once_all_is_done(codec):
+    """An empty view would keep the whole of what it is a view of."""
+    two = wire.frame(BINARY, b"a", fin=False) + wire.frame(CONTINUATION, b"b")
+    server = Session(1 << 20, None, codec)
+    wire.take(server, memoryview(bytearray(two + wire.frame(BINARY, bytes(60_000)) * 3 + two)))
+    assert server._held == b""
+    assert not isinstance(server._held, memoryview)
+
+
+def test_a_control_frame_in_parts_does_not_leave_the_rest_to_wsproto():
+    sent = wire.frame(PING, b"p" * 125) * 3
+    for cut in range(1, len(sent)):
+        server = opened()
+        assert wire.feed(server, [sent[:cut], sent[cut:]]) == (b"\x8a\x7d" + b"p" * 125) * 3
+        assert server._wsproto is None
+
+
+def test_after_an_error_of_ours_nothing_is_received_any_more():
+    server = opened()
+    server.receive(wire.frame(TEXT, b"a", fin=False))
+    assert wire.codes(server.give_up()) == [1011]
+    assert server.verdict is policy.INTERNAL_ERROR
+    assert not server.awaits_close
+    assert server.receive(wire.close(1000)) == b""
+
+
+def test_what_a_session_had_carried_before_the_latest_call_is_told():
+    server = opened()
+    server.receive(wire.frame(TEXT, b"a"))
+    server.receive(wire.frame(BINARY, b"bc"))
+    assert (server.before, server.carried) == ((1, 0, 1), (1, 1, 3))
+
+
+def test_with_a_ping_or_a_close_of_ours_nothing_that_was_carried_is_under_way():
+    server = opened()
+    server.receive(wire.frame(TEXT, b"a"))
+    server.ping()
+    assert server.before == (1, 0, 1)
+    server.receive(wire.frame(TEXT, b"b"))
+    server.end(policy.STALLED)
+    assert server.before == (1, 0, 1), "the echo is what stalled"
+    server = opened()
+    server.receive(wire.frame(TEXT, b"a"))
+    server.end(policy.IDLE)
+    assert server.before == (1, 0, 1)
+
+
+def test_wsproto_is_there_only_while_it_is_needed():
+    server = opened()
+    there = []
+    for sent in (
+        wire.frame(TEXT, b"simple"),
+        wire.frame(TEXT, b"a", fin=False),
+        wire.frame(PING),
+        wire.frame(CONTINUATION, b"b")[:5],
+        wire.frame(CONTINUATION, b"b")[5:],
+        wire.frame(TEXT, b"simple"),
+    ):
+        server.receive(sent)
+        there.append(server._wsproto is not None)
+    assert there == [False, True, True, True, False, False]
 
 
 def test_what_a_session_has_carried_is_told():

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 from websockets.sync.client import connect as websocket
 
 from echo_service import Config, ConfigError, Ending, Server, serve, tls
 from echo_service.testing import running
 from tests import wire
-from tests.conftest import open_stream, until
-from tests.wire import CLOSE, TEXT, frame
+from tests.conftest import until
+from tests.wire import BINARY, CLOSE, PING, TEXT, frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +118,70 @@ async def test_close_notify_of_a_client_is_answered_with_ours(secure, connect_se
     assert (await below.receive_some(), rest) == (b"", b"")
 
 
+class Dripping(trio.abc.SendStream):
+    """Sends a byte at a time, once it ``drips``, with time going by after each."""
+
+    drips = None
+
+    def __init__(self, below: trio.SocketStream) -> None:
+        self._below = below
+
+    async def send_all(self, data: bytes) -> None:
+        for piece in [data] if self.drips is None else [bytes([byte]) for byte in data]:
+            await self._below.send_all(piece)
+            if self.drips is not None:
+                await wait_all_tasks_blocked(0.01)
+                self.drips()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._below.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._below.aclose()
+
+
+async def test_a_part_of_a_record_is_a_sign_of_life(
+    nursery, certificate, connect, trusting, mock_clock
+):
+    settings = Config(bind=["127.0.0.1:0"], ping_interval=20, ping_timeout=20, **certificate())
+    plain = (await connect(await nursery.start(serve, settings))).stream
+    dripping = Dripping(plain)
+    below = trio.StapledStream(dripping, plain)
+    client = wire.Client(trio.SSLStream(below, trusting, server_hostname="localhost"))
+    await client.open()
+    dripping.drips = lambda: mock_clock.jump(15)
+    await client.echo()
+
+
+async def test_close_notify_is_sent_when_the_close_timeout_ends_a_connection(
+    nursery, certificate, connect_securely, mock_clock
+):
+    settings = Config(bind=["127.0.0.1:0"], ping_interval=20, ping_timeout=20, **certificate())
+    client = await connect_securely(await nursery.start(serve, settings))
+    await client.open()
+    for _ in range(2):
+        await wait_all_tasks_blocked(0.01)
+        mock_clock.jump(20)
+    assert (await client.frame()).opcode == PING
+    assert (await client.frame()).payload[:2] == b"\x03\xf3"
+    await wait_all_tasks_blocked(0.01)
+    mock_clock.jump(5)
+    assert await client.rest() == b"", "a bare FIN would be a BrokenResourceError"
+
+
+async def test_a_message_of_many_records_comes_back_however_slowly_it_is_read(
+    secure, connect_securely, nursery
+):
+    client = await connect_securely(secure)
+    await client.open()
+    payload = bytes(range(256)) * 32768
+    nursery.start_soon(client.send, frame(BINARY, payload))
+    await wait_all_tasks_blocked(0.05)
+    echo = await client.frame()
+    assert (echo.opcode, echo.payload == payload) == (BINARY, True)
+    await client.echo()
+
+
 async def test_tls_that_fails_is_told_at_debug(secure, connect, logged, caplog):
     caplog.set_level("DEBUG", "echo_service")
     client = await connect(secure)
@@ -173,7 +238,7 @@ async def test_what_does_not_belong_on_the_port_leaves_the_service_alive(
     await client.stream.send_eof()
     await client.rest()
     await client.stream.aclose()
-    await until(lambda: len(server._connections) == 1)
+    await until(lambda: len(server._acceptor.connections) == 1)
     await other.echo()
     assert not [line for line in logged() if line.level == "ERROR"]
 
@@ -187,7 +252,7 @@ async def test_silent_client_is_let_go_at_the_handshake_timeout(
     await other.open()
     silent, begun = await connect(server), await connect(server)
     await begun.send(b"\x16\x03\x01")
-    await until(lambda: len(server._connections) == 3)
+    await until(lambda: len(server._acceptor.connections) == 3)
     mock_clock.jump(3)
     assert await silent.rest() == await begun.rest() == b""
     await other.echo()
@@ -263,14 +328,3 @@ def test_key_with_a_password_is_refused_without_asking_the_terminal(certificate)
     )
     with pytest.raises(ConfigError):
         tls.Certificate(files["tls_cert"], files["tls_key"])
-
-
-# The stream below
-
-
-async def test_stream_below_tells_when_it_can_send_and_closes_what_is_broken(secure):
-    stream = await open_stream(secure.urls[0].replace("wss", "ws"))
-    below = tls._Transport(stream)
-    await below.wait_send_all_might_not_block()
-    await stream.aclose()
-    await below.aclose()

@@ -214,4 +214,12 @@ def read(data: bytes) -> list[tuple[int, bytes]]:
 
 def feed(session: Session, pieces: Iterable[bytes]) -> bytes:
     """All that a session answers to input that comes in these pieces."""
-    return b"".join(map(session.receive, pieces))
+    return b"".join(take(session, piece) for piece in pieces)
+
+
+def take(session: Session, data: bytes) -> bytes:
+    """All that a session answers to these bytes, however many calls it needs."""
+    answer = bytearray(session.receive(data))
+    while session.holds:
+        answer += session.receive()
+    return bytes(answer)

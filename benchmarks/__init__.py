@@ -1,0 +1,1 @@
+"""How much processor time an echo costs, here and in other servers; see README.md."""
