@@ -47,6 +47,19 @@ SECTIONS = {
 }
 """Autobahn's sections and how many cases each has: 517, and 301 without the last two."""
 
+NO_C = "import sys; sys.modules['echo_service._codec'] = None\n"
+NO_LANE = "from echo_service import lane; lane.AVAILABLE = False\n"
+RUN = "from echo_service.cli import main; main()"
+
+COMBINATIONS = {
+    "lane, C": (RUN, []),
+    "lane, Python": (NO_C + RUN, []),
+    "no lane, C": (NO_LANE + RUN, []),
+    "no lane, Python": (NO_C + NO_LANE + RUN, []),
+    "wsproto alone": (RUN, ["--no-fast-lane"]),
+}
+"""How the service can be: as on a machine without a compiler, on a platform without epoll."""
+
 INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 """Cases that have no verdict, whatever a server does."""
 
@@ -54,9 +67,9 @@ Verdicts = dict[str, tuple[str, str]]
 
 
 @contextmanager
-def service() -> Iterator[str]:
+def service(program: str, options: list[str]) -> Iterator[str]:
     """Run the service in a process of its own; it must stop well and complain of nothing."""
-    command = [sys.executable, "-m", "echo_service", "serve", "--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-c", program, "serve", "--bind", "127.0.0.1:0", *options]
     process = subprocess.Popen(
         [*command, "--log-format", "json"], stderr=subprocess.PIPE, text=True
     )
@@ -186,9 +199,9 @@ def write_table(verdicts: dict[str, Verdicts]) -> None:
 
 
 def in_words(section: str, verdicts: Verdicts) -> str:
-    """How often each pair of verdicts came in a section, or in all."""
+    """How often each pair of verdicts, `behavior` and `behaviorClose`, came in a section or all."""
     chosen = [v for case, v in verdicts.items() if section in ("", case.split(".")[0])]
-    pairs = Counter(" / ".join(pair) for pair in chosen)
+    pairs = Counter(" / ".join(dict.fromkeys(pair)) for pair in chosen)
     return ", ".join(f"{count} {pair}" for pair, count in sorted(pairs.items(), reverse=True))
 
 
@@ -201,15 +214,19 @@ def main() -> None:
         runners["wstest"] = wstest
     else:
         print("wstest: skipped, since no Python 2.7 was found (set PYTHON27 to name one)")
+    # The real wstest, which is slow, has the service as it is; the fast runner has all.
+    plan = [(name, "lane, C") for name in runners]
+    plan += [("kosoku", each) for each in COMBINATIONS if each != "lane, C"]
     verdicts: dict[str, Verdicts] = {}
     with load(), tempfile.TemporaryDirectory() as reports:
         for run in range(int(os.environ.get("RUNS", "1"))):
-            for name, runner in runners.items():
-                where = Path(reports) / f"{name}-{run}"
-                with service() as url:
-                    runner(url, where, full=full)
-                verdicts[name] = grade(where, full=full)
-                print(f"{name}: {len(verdicts[name])} cases: {in_words('', verdicts[name])}")
+            for name, combination in plan:
+                title = f"{name}: {combination}"
+                where = Path(reports) / f"{title}-{run}"
+                with service(*COMBINATIONS[combination]) as url:
+                    runners[name](url, where, full=full)
+                verdicts[title] = grade(where, full=full)
+                print(f"{title}: {len(verdicts[title])} cases: {in_words('', verdicts[title])}")
     if full:
         write_table(verdicts)
 
