@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench clean
+	bench deploy-test clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -19,7 +19,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, within two minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test coverage pythons wheel fuzz exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel fuzz deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -48,6 +48,10 @@ pythons: .venv/check ## the tests on every other Python from 3.11 to 3.14 that i
 
 wheel: .venv/check ## build the wheel, install it elsewhere, try it there
 	scripts/wheel $(BIN)/python
+
+deploy-test: .venv/check ## the deployments, for real: image, systemd, Kubernetes, proxies
+	scripts/deploy-tools
+	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
 
 fuzz: .venv/check ## the codec in C, for a minute or SECONDS=..., under sanitizers
 	fuzz/run $(SECONDS) $(BIN)/python
