@@ -20,7 +20,7 @@ AT_ONCE: Final = 16
 """Connections that are accepted before the rest of the program has its turn."""
 
 PAUSE: Final = 0.1
-"""Seconds until the next accept after one that failed for want of files or memory."""
+"""Seconds until the next try after an accept that failed, or that there was no room for."""
 
 
 class Acceptor:
@@ -42,17 +42,19 @@ class Acceptor:
     async def run(self, listening: Listening, scope: trio.CancelScope, tasks: trio.Nursery) -> None:
         """Accept connections until ``scope`` is cancelled; no failure to accept ends it."""
         failing = False
+        sock = listening.share()
         with scope:
             while True:
-                await trio.lowlevel.wait_readable(listening.socket)
+                await trio.lowlevel.wait_readable(sock)
                 for _ in range(AT_ONCE):
                     while len(self.connections) >= self._room:
                         self._hurry()
-                        await self.ended.park()
+                        with trio.move_on_after(PAUSE):  # some may begin to linger, too
+                            await self.ended.park()
                     if scope.cancel_called:  # too late: it had been woken already
                         break
                     try:
-                        sock, address = listening.socket.accept()
+                        accepted, address = sock.accept()
                     except (BlockingIOError, ConnectionAbortedError):
                         break
                     except OSError as error:
@@ -63,7 +65,7 @@ class Acceptor:
                         await trio.sleep(PAUSE)
                         break
                     failing = False
-                    self._take(sock, address, tasks)
+                    self._take(accepted, address, tasks)
 
     def _take(self, sock: socket.socket, address: object, tasks: trio.Nursery) -> None:
         """Begin to serve a connection; whatever is wrong with it stays with it."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import os
 import platform
-import signal
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
@@ -16,25 +13,15 @@ import click
 import trio
 
 import echo_service
-from echo_service import config, listeners, logs
+from echo_service import config, cpus, listeners, logs, process, workers
 from echo_service.codec import BEST
 from echo_service.config import OPTIONS, Config, ConfigError
 from echo_service.listeners import BindError
-from echo_service.logs import logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from echo_service.server import Server
-
 PROGRAM: Final = "echo-service"
-
-_MALLOPT: Final = {
-    -3: 2 * 1024 * 1024,  # M_MMAP_THRESHOLD
-    -1: 4 * 1024 * 1024,  # M_TRIM_THRESHOLD
-}
-"""What glibc is told (mallopt(3)): from how many bytes on a block is taken from the system and
-given back at once, and how many bytes of free memory may be kept."""
 
 VERSION: Final = (
     f"{PROGRAM} {echo_service.__version__}, Python {platform.python_version()},"
@@ -52,7 +39,7 @@ def main() -> NoReturn:
     except click.ClickException as error:
         fail(2, f"{error.format_message().rstrip('.')}. See --help.")
     except ConfigError as error:
-        fail(2, _spoken(error))
+        fail(2, config.spoken(error))
     except (BindError, click.Abort) as error:
         fail(1, str(error) or "interrupted")
 
@@ -61,14 +48,6 @@ def fail(code: int, words: str) -> NoReturn:
     """Exit with ``code`` after one line on stderr."""
     click.echo(f"{PROGRAM}: {' '.join(words.split())}", err=True)
     sys.exit(code)
-
-
-def _spoken(error: ConfigError) -> str:
-    """The error, with the option as a user of the command knows it."""
-    if error.option in OPTIONS:
-        known = f"{config.flag(error.option)} ({config.variable(error.option)})"
-        return str(ConfigError(known, error.value, error.accepted))
-    return str(error)
 
 
 def _in_words(default: object) -> str:
@@ -119,8 +98,8 @@ def serve(**flags: object) -> int:
     chosen = load(flags, os.environ, os.getpid())
     logs.configure(chosen.log_format, chosen.log_level)
     try:
-        _bound_kept_memory()
-        return trio.run(run, chosen)
+        many = cpus.available() if chosen.workers == "auto" else chosen.workers
+        return trio.run(process.run, chosen) if many == 1 else trio.run(workers.run, many, chosen)
     except BaseExceptionGroup as group:
         raise _only(group) from None
 
@@ -139,60 +118,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> C
     return Config(**given)  # type: ignore[arg-type]  # Config itself checks every value
 
 
-def _bound_kept_memory() -> None:
-    """Have glibc give back what a message of more than 2 MiB took, and keep what others took.
-
-    Left alone, glibc moves both bounds with what it sees freed: it would keep 16 MiB for the
-    next message of that size, and after a start without large ones give back each MiB at once.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter, size in _MALLOPT.items():
-            mallopt(parameter, size)
-
-
 def _only(error: BaseException) -> BaseException:
     """The one exception in a group of one, the group itself otherwise."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-async def run(chosen: Config) -> int:
-    """Serve until a signal; returns the exit code.
-
-    The first SIGTERM or SIGINT drains, a second one ends it at once with 1.  SIGHUP
-    reads the certificate again.
-    """
-    code = 0
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(echo_service.serve, chosen)
-            draining = False
-            async for number in signals:
-                if number == signal.SIGHUP:
-                    _reload(server, chosen)
-                elif draining:
-                    code = 1
-                    nursery.cancel_scope.cancel()
-                else:
-                    draining = True
-                    nursery.start_soon(_drain, server, nursery.cancel_scope)
-    return code
-
-
-async def _drain(server: Server, scope: trio.CancelScope) -> None:
-    await server.drain()
-    scope.cancel()
-
-
-def _reload(server: Server, chosen: Config) -> None:
-    if chosen.tls_cert is None:
-        logger.info("reload.ignored", cause="there is no certificate to read again")
-        return
-    try:
-        server.reload()
-    except ConfigError as error:
-        logger.error("certificate.kept", error=_spoken(error))
-    else:
-        logger.info("certificate.reloaded")

@@ -13,7 +13,7 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from echo_service import listeners, upgrade
 
@@ -68,6 +68,12 @@ def _whole(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**18:
         raise ValueError
     return value
+
+
+def _workers(value: object) -> object:
+    if value != "auto" and _whole(value) > 1024:
+        raise ValueError
+    return value if value == "auto" else _whole(value)
 
 
 def _seconds_or_off(value: object) -> float:
@@ -149,6 +155,20 @@ class Config:
         "ADDR",
         "Where to listen; port 0 takes a free one.",
         repeatable=True,
+    )
+    admin_bind: str | None = _option(
+        None,
+        _text(listeners.is_address),
+        "HOST:PORT, [V6]:PORT, unix:PATH or fd:NUMBER",
+        "ADDR",
+        "A second address, for /metrics, /healthz and /readyz.",
+    )
+    workers: int | Literal["auto"] = _option(
+        1,
+        _workers,
+        "a whole number from 1 to 1024, or auto",
+        "N",
+        "Processes that share the addresses; auto: as many as the CPUs this one may use.",
     )
     tls_cert: str | None = _option(
         None, _path, "a PEM file", "FILE", "Serve wss:// with this certificate chain."
@@ -273,6 +293,11 @@ class Config:
         return frozenset(map(upgrade.origin, self.allow_origin)) or None
 
     @property
+    def admin_addresses(self) -> tuple[str, ...]:
+        """The second address, if there is one."""
+        return () if self.admin_bind is None else (self.admin_bind,)
+
+    @property
     def scheme(self) -> str:
         """The scheme of the addresses served, ``ws`` or ``wss``."""
         return "ws" if self.tls_cert is None else "wss"
@@ -312,6 +337,14 @@ def flag(name: str) -> str:
 def variable(name: str) -> str:
     """How an option is written in the environment."""
     return ENVIRONMENT + name.upper()
+
+
+def spoken(error: ConfigError) -> str:
+    """The error, with the option as a user of the command knows it."""
+    if error.option in OPTIONS:
+        known = f"{flag(error.option)} ({variable(error.option)})"
+        return str(ConfigError(known, error.value, error.accepted))
+    return str(error)
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, object]:

@@ -137,10 +137,11 @@ class Connection:
         self._waiting.cancel()
 
     def outcome(self) -> Outcome:
-        """How the connection ends; of an open one, what it has carried so far."""
+        """How the connection ends."""
         session = self._session
+        duration = trio.current_time() - self._begun
         if session is None:
-            return Outcome(self._ending, self._status)
+            return Outcome(self._ending, self._status, duration=duration)
         verdict = session.verdict or policy.CANCELLED
         received = policy.ABNORMAL if session.awaits_close else verdict.received_code
         cut_off = self._finished and self._sending
@@ -151,7 +152,13 @@ class Connection:
             None if cut_off else verdict.sent_code,
             verdict.rule,
             *(session.before if cut_off else session.carried),
+            duration=duration,
         )
+
+    @property
+    def carried(self) -> tuple[int, int, int]:
+        """What an open connection has carried so far, as `Session.carried` tells it."""
+        return self._session.carried if self._session else (0, 0, 0)
 
     async def _guarded(self) -> None:
         """The road, inside its guard: no exception type is trusted to be the only one."""
@@ -208,7 +215,7 @@ class Connection:
             request = await self._receive_request()
             if request is None:
                 return None
-            decision = self._decide(request)
+            decision = self.decide(request)
         except Refused as refused:
             await self._refuse(refused)
             return None
@@ -238,7 +245,7 @@ class Connection:
             raise self._unavailable("the service is draining")
         raise Refused(408, f"no whole request in {self._config.handshake_timeout:g} s")
 
-    def _decide(self, request: h11.Request) -> Accepted | Answer:
+    def decide(self, request: h11.Request) -> Accepted | Answer:
         """What the request is answered; raises `Refused`."""
         accepted = upgrade.accept(
             request,
@@ -306,18 +313,21 @@ class Connection:
         config = self._config
         wait = config.ping_interval or math.inf
         since = trio.current_time()
-        pinged = waited = False
+        pinged, waited = 0.0, False
         while True:
             with trio.CancelScope(deadline=since + wait) as self._waiting:
                 if not self._draining:
-                    goes_on = await self._transport.exchange(session)
+                    goes_on = await self._transport.exchange(session, once=bool(pinged))
+                    if pinged and goes_on:
+                        took = trio.current_time() - pinged
+                        self._registry.counts.round_trips.observe(took)
                     return None if goes_on else policy.VANISHED
             if self._draining:
                 return policy.DRAINING[config.drain_code]
             if self._transport.active > since:
                 since = self._transport.active
                 wait = config.ping_interval
-                pinged = waited = False
+                pinged, waited = 0.0, False
                 continue
             if trio.current_time() - since - wait > HELD_UP and not waited:
                 since = trio.current_time() - wait + HELD_UP
@@ -326,9 +336,8 @@ class Connection:
             if pinged and config.ping_timeout:
                 return policy.IDLE
             await self._send(session.ping())
-            since = trio.current_time()
+            pinged = since = trio.current_time()
             wait = config.ping_timeout or config.ping_interval
-            pinged = True
 
     async def _send(self, data: Octets) -> None:
         """Send all of it, however slowly the peer takes it."""
@@ -343,12 +352,17 @@ class Connection:
         """
         transport = self._transport
         self._sending = True
-        while transport.rest:
-            untaken = transport.untaken
-            with trio.move_on_after(self._config.stall_timeout) as waiting:
-                await transport.send_some()
-            if waiting.cancelled_caught and transport.untaken >= untaken:
-                raise trio.TooSlowError
+        if transport.rest:
+            begun = trio.current_time()
+            try:
+                while transport.rest:
+                    untaken = transport.untaken
+                    with trio.move_on_after(self._config.stall_timeout) as waiting:
+                        await transport.send_some()
+                    if waiting.cancelled_caught and transport.untaken >= untaken:
+                        raise trio.TooSlowError
+            finally:
+                self._registry.counts.stalled += trio.current_time() - begun
         self._sending = False
 
     # The end
@@ -389,7 +403,7 @@ class Connection:
             received_code=outcome.received_code,
             sent_code=outcome.sent_code,
             rule=outcome.rule,
-            duration_s=round(trio.current_time() - self._begun, 6),
+            duration_s=round(outcome.duration, 6),
             messages=outcome.texts + outcome.binaries,
             bytes_in=outcome.octets,
             bytes_out=outcome.octets,

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from echo_service.request import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import h11
 
     from echo_service.request import Headers
@@ -40,15 +42,33 @@ def answer(request: h11.Request, *, ready: bool) -> Answer:
 
     ``ready`` is whether the service accepts connections, and not whether it lives.
     """
+    found = _health(request, ready=ready)
+    if found is None:
+        raise Refused(426, "this is a WebSocket endpoint: upgrade", ("Upgrade", "websocket"))
+    return found
+
+
+def answer_admin(request: h11.Request, *, ready: bool, metrics: Callable[[], Answer]) -> Answer:
+    """The same on the second address, where there are metrics and no echo; raises 404 or 405."""
+    found = _health(request, ready=ready)
+    if found is None and path(request.target) == "/metrics":
+        return metrics()
+    if found is None:
+        raise Refused(404, "there are /metrics, /healthz and /readyz here")
+    return found
+
+
+def _health(request: h11.Request, *, ready: bool) -> Answer | None:
+    """What is the same on both: who may ask, and how the service does."""
     if request.method not in (b"GET", b"HEAD"):
         method = request.method.decode()
         raise Refused(405, f"GET and HEAD are allowed, not {method}", ("Allow", "GET, HEAD"))
-    where = path(request.target)
-    if where == "/healthz":
-        return Answer(200, [TEXT], "ok\n")
-    if where == "/readyz":
-        return Answer(200, [TEXT], "ready\n") if ready else Answer(503, [TEXT], "not ready\n")
-    raise Refused(426, "this is a WebSocket endpoint: upgrade", ("Upgrade", "websocket"))
+    match path(request.target):
+        case "/healthz":
+            return Answer(200, [TEXT], "ok\n")
+        case "/readyz":
+            return Answer(200, [TEXT], "ready\n") if ready else Answer(503, [TEXT], "not ready\n")
+    return None
 
 
 def refusal(refused: Refused) -> Answer:

@@ -96,7 +96,7 @@ class Lane:
             rider.error = error
             return self._give_back(rider, goes_on=False)
         rider.send_now(out)
-        if rider.rest or session.verdict is not None:
+        if rider.once or rider.rest or session.verdict is not None:
             self._give_back(rider, goes_on=True)
         elif session.holds:
             self._again.add(rider.fd)
@@ -138,10 +138,11 @@ async def opened(max_message_size: int, *, wanted: bool) -> AsyncIterator[Lane |
 class Rider(SocketTransport):
     """A socket that rides in a lane while bytes are exchanged on it."""
 
-    __slots__ = ("_lane", "error", "goes_on", "session", "task")
+    __slots__ = ("_lane", "error", "goes_on", "once", "session", "task")
 
     session: Session
     task: trio.lowlevel.Task
+    once: bool
     goes_on: bool
 
     def __init__(self, lane: Lane, sock: socket.socket) -> None:
@@ -150,7 +151,7 @@ class Rider(SocketTransport):
         self._lane = lane
         self.error: Exception | None = None
 
-    async def exchange(self, session: Session) -> bool:
+    async def exchange(self, session: Session, *, once: bool = False) -> bool:
         """Have the lane receive and send, until there is something to decide."""
         while session.holds:
             await trio.lowlevel.checkpoint()
@@ -159,6 +160,7 @@ class Rider(SocketTransport):
                 return True
         await trio.lowlevel.checkpoint_if_cancelled()
         self.session = session
+        self.once = once
         self.task = trio.lowlevel.current_task()
         self._lane.enter(self)
         await trio.lowlevel.wait_task_rescheduled(self._abort)

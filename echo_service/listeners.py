@@ -6,9 +6,9 @@ import os
 import re
 import socket
 import stat
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -34,14 +34,20 @@ class BindError(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """A listening socket, which is non-blocking, and the address as bound.
+    """Listening sockets, which are non-blocking, and the address as bound.
 
-    ``passed`` sockets belong to somebody who may go on using them.
+    There is one; or one for each of several processes, among which the kernel spreads the
+    connections (SO_REUSEPORT), where the address is TCP's.  ``passed`` sockets belong to
+    somebody who may go on using them.
     """
 
-    socket: socket.socket
+    sockets: tuple[socket.socket, ...]
     address: str
     passed: bool = False
+
+    def share(self, process: int = 0) -> socket.socket:
+        """The socket of one of the processes, which are numbered from 0."""
+        return self.sockets[process % len(self.sockets)]
 
     def url(self, scheme: str) -> str:
         """The address as a URL; of a unix socket ``ws+unix:PATH``."""
@@ -65,7 +71,7 @@ def passed_by_manager(environ: Mapping[str, str], pid: int) -> list[str]:
 
 
 @asynccontextmanager
-async def opened(addresses: Sequence[str]) -> AsyncIterator[list[Listening]]:
+async def opened(addresses: Sequence[str], processes: int = 1) -> AsyncIterator[list[Listening]]:
     """Listen on all of the addresses, or raise `BindError`; closes them in the end.
 
     A unix socket's file is removed in the end.  Of a passed socket only a duplicate is
@@ -76,29 +82,58 @@ async def opened(addresses: Sequence[str]) -> AsyncIterator[list[Listening]]:
         listening = []
         for address in addresses:
             try:
-                sockets = await _open(address, stack)
+                opened = await _open(address, processes, stack)
             except (OSError, ValueError, OverflowError) as error:
                 words = error.strerror if isinstance(error, OSError) and error.strerror else error
                 raise BindError(f"can't listen on {address}: {words}") from error
-            for sock in sockets:
-                stack.enter_context(sock)
-                sock.setblocking(False)
+            for sockets in opened:
+                for sock in sockets:
+                    stack.enter_context(sock)
+                    sock.setblocking(False)
                 passed = address.startswith("fd:")
-                listening.append(Listening(sock, name(sock.getsockname()), passed))
+                listening.append(Listening(tuple(sockets), name(sockets[0].getsockname()), passed))
         yield listening
 
 
-async def _open(address: str, stack: AsyncExitStack) -> list[socket.socket]:
+async def _open(address: str, processes: int, stack: AsyncExitStack) -> list[list[socket.socket]]:
+    """The sockets of each address that this one stands for."""
     match = _ADDRESS.fullmatch(address)
     if match is None:
         raise ValueError("not an address")
     if match["path"]:
-        return [_open_unix(match["path"], stack)]
+        return [[_open_unix(match["path"], stack)]]
     if match["fd"]:
-        return [_open_passed(int(match["fd"]))]
+        return [[_open_passed(int(match["fd"]))]]
     host = match["host"].strip("[]")
     listeners = await trio.open_tcp_listeners(int(match["port"]), host=host, backlog=BACKLOG)
-    return [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
+    sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
+    return [[sock] for sock in sockets] if processes == 1 else _open_shared(sockets, processes)
+
+
+def _open_shared(sockets: list[socket.socket], processes: int) -> list[list[socket.socket]]:
+    """Exchange each socket for several at its address.
+
+    That it could be bound alone has shown that nobody else is there: the kernel would let
+    another process of this user share the address.
+    """
+    places = [(sock.family, sock.getsockname()) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    with ExitStack() as stack:
+        shared = [[_open_one_of(*place, stack) for _ in range(processes)] for place in places]
+        stack.pop_all()
+    return shared
+
+
+def _open_one_of(family: int, address: Any, stack: ExitStack) -> socket.socket:
+    sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(address)
+    sock.listen(BACKLOG)
+    return sock
 
 
 def _open_unix(path: str, stack: AsyncExitStack) -> socket.socket:

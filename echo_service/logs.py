@@ -15,7 +15,7 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
-_READINESS: Final = "echo_service.readiness"
+_LIFECYCLE: Final = "echo_service.lifecycle"
 
 
 class EventLogger:
@@ -26,6 +26,7 @@ class EventLogger:
     """
 
     def __init__(self, name: str) -> None:
+        self.name = name
         self._logger = logging.getLogger(name)
 
     def debug(self, event: str, **fields: object) -> None:
@@ -54,7 +55,10 @@ class EventLogger:
 logger: Final = EventLogger("echo_service")
 """What the service logs with."""
 
-readiness: Final = EventLogger(_READINESS)
+lifecycle: Final = EventLogger(_LIFECYCLE)
+"""For what a service of several processes says once."""
+
+readiness: Final = EventLogger(f"{_LIFECYCLE}.readiness")
 """For ``server.listening``, which the command writes whatever its level is."""
 
 _SHARED: Final[list[Processor]] = [
@@ -72,16 +76,22 @@ _RENDERERS: Final[dict[str, list[Processor]]] = {
 }
 
 
-def configure(log_format: str, level: str) -> None:
+def configure(log_format: str, level: str, worker: int | None = None) -> None:
     """Send the whole program's log to stderr, a line an event, as ``text`` or ``json``.
 
-    A line that can't be written is lost, and nothing else is: the service goes on.
+    A ``worker``, one process of several, says which it is in each line, and leaves out what
+    their parent says for all.  A line that can't be written is lost, and nothing else is:
+    the service goes on.
     """
     logging.raiseExceptions = False
     handler = logging.StreamHandler(sys.stderr)
+    shared = _SHARED
+    if worker is not None:
+        handler.addFilter(_is_not_for_all)
+        shared = [*_SHARED, lambda _, __, fields: {"worker": worker, **fields}]
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,
+            foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *_RENDERERS[log_format],
@@ -89,4 +99,8 @@ def configure(log_format: str, level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger(_READINESS).setLevel(logging.INFO)
+    logging.getLogger(readiness.name).setLevel(logging.INFO)
+
+
+def _is_not_for_all(record: logging.LogRecord) -> bool:
+    return not record.name.startswith(_LIFECYCLE)

@@ -6,10 +6,11 @@ Pure book-keeping: it knows no clock, no socket and no trio.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
+from echo_service.counts import Counts, code_label
 from echo_service.policy import Ending
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class Outcome:
     texts: int = 0
     binaries: int = 0
     octets: int = 0
+    duration: float = field(default=0.0, compare=False)
+    """Seconds from accept to the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +70,29 @@ class Statistics:
 class Member(Protocol):
     """What the registry asks of an open connection."""
 
+    @property
+    def carried(self) -> tuple[int, int, int]:
+        """Text messages, binary messages and their payload bytes that were echoed so far."""
+
     def outcome(self) -> Outcome:
-        """How it ends, or what it carried so far."""
+        """How it has ended."""
 
 
 class Registry:
-    """Who is connected; ``draining`` is set once and lets nobody in any more."""
+    """Who is connected; ``draining`` is set once and lets nobody in any more.
+
+    ``counts`` are those of the connections that have ended; what their tasks count beside
+    that, they add themselves.
+    """
 
     def __init__(self, max_connections: int) -> None:
         self.max_connections = max_connections
         self.draining = False
-        self.total = 0
+        self.counts = Counts()
         self._open: set[Member] = set()
-        self._ended: list[int] = [0, 0, 0]
         self._endings: Counter[Ending] = Counter()
         self._received: Counter[int | None] = Counter()
         self._sent: Counter[int | None] = Counter()
-        self._refused: Counter[int] = Counter()
 
     def __len__(self) -> int:
         """How many WebSocket connections are open."""
@@ -101,41 +110,51 @@ class Registry:
     def enter(self, member: Member) -> None:
         """Count a connection whose opening handshake is accepted."""
         self._open.add(member)
-        self.total += 1
+        self.counts.connections_total += 1
 
     def leave(self, member: Member) -> Outcome:
         """Count a connection that has ended, whether it had entered or not."""
         outcome = member.outcome()
         if member in self._open:
             self._open.remove(member)
-            self._endings[outcome.ending] += 1
-            self._received[outcome.received_code] += 1
-            self._sent[outcome.sent_code] += 1
-            self._ended = _sum([self._ended, _carried(outcome)])
+            self._count(outcome)
         elif outcome.ending is Ending.REFUSED and outcome.status is not None:
-            self._refused[outcome.status] += 1
+            self.counts.refused[outcome.status] += 1
         return outcome
 
+    def _count(self, outcome: Outcome) -> None:
+        self._endings[outcome.ending] += 1
+        self._received[outcome.received_code] += 1
+        self._sent[outcome.sent_code] += 1
+        received, sent = code_label(outcome.received_code), code_label(outcome.sent_code)
+        self.counts.closes[outcome.ending.value, received, sent] += 1
+        self.counts.durations.observe(outcome.duration)
+        self.counts.texts += outcome.texts
+        self.counts.binaries += outcome.binaries
+        self.counts.octets += outcome.octets
+
+    def snapshot(self) -> Counts:
+        """The counts as they are now, with those of the open connections."""
+        counts = Counts().add(self.counts)
+        counts.connections = len(self._open)
+        for member in self._open:
+            texts, binaries, octets = member.carried
+            counts.texts += texts
+            counts.binaries += binaries
+            counts.octets += octets
+        return counts
+
     def statistics(self) -> Statistics:
-        """The counts as they are now."""
-        carried = [self._ended, *(_carried(member.outcome()) for member in self._open)]
-        texts, binaries, octets = _sum(carried)
+        """The same for an embedding program."""
+        counts = self.snapshot()
         return Statistics(
-            connections=len(self._open),
-            connections_total=self.total,
-            texts=texts,
-            binaries=binaries,
-            octets=octets,
+            connections=counts.connections,
+            connections_total=counts.connections_total,
+            texts=counts.texts,
+            binaries=counts.binaries,
+            octets=counts.octets,
             endings=MappingProxyType(dict(self._endings)),
             received_codes=MappingProxyType(dict(self._received)),
             sent_codes=MappingProxyType(dict(self._sent)),
-            refused=MappingProxyType(dict(self._refused)),
+            refused=MappingProxyType(dict(counts.refused)),
         )
-
-
-def _carried(outcome: Outcome) -> list[int]:
-    return [outcome.texts, outcome.binaries, outcome.octets]
-
-
-def _sum(rows: list[list[int]]) -> list[int]:
-    return [sum(column) for column in zip(*rows, strict=True)]

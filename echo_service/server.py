@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import trio
 
-from echo_service import lane, listeners, tls
+from echo_service import admin, lane, listeners, tls
 from echo_service.acceptor import Acceptor
-from echo_service.config import RESERVED_FILES, Config, connections_allowed
+from echo_service.config import RESERVED_FILES, Config, ConfigError, connections_allowed
 from echo_service.connection import Connection
 from echo_service.lane import Rider
-from echo_service.logs import logger, readiness
+from echo_service.logs import lifecycle, logger, readiness
 from echo_service.registry import Registry
 from echo_service.transport import SocketTransport, StreamTransport
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
+    from echo_service.counts import Counts
     from echo_service.lane import Lane
     from echo_service.listeners import Listening
     from echo_service.registry import Outcome, Statistics
@@ -33,7 +36,7 @@ class Server:
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = tls.Certificate(config.tls_cert, config.tls_key)
         self._lane: Lane | None = None
-        self._listening: list[Listening] = []
+        self._listening: Sequence[Listening] = ()
         most = min(config.max_connections, connections_allowed())
         if most < config.max_connections:
             logger.warning("server.few_files", max_connections=most, asked=config.max_connections)
@@ -48,9 +51,27 @@ class Server:
         """The addresses as bound: ``ws://127.0.0.1:41871``, or ``ws+unix:/run/echo``."""
         return [each.url(self._config.scheme) for each in self._listening]
 
+    @property
+    def connections(self) -> int:
+        """How many WebSocket connections are open."""
+        return len(self._registry)
+
     def statistics(self) -> Statistics:
         """A frozen snapshot of what the server has counted."""
         return self._registry.statistics()
+
+    def counts(self) -> Counts:
+        """The same as plain numbers, for metrics."""
+        return self._registry.snapshot()
+
+    @property
+    def ready(self) -> bool:
+        """Whether somebody would be let in now."""
+        return self._registry.closed_because is None
+
+    def pids(self) -> list[int]:
+        """The process that serves."""
+        return [os.getpid()]
 
     async def drain(self) -> None:
         """Stop gracefully, as SIGTERM does; returns when no task and no socket is left.
@@ -70,36 +91,46 @@ class Server:
         if self._certificate is not None:
             self._certificate.reload()
 
-    async def _run(self, listening: list[Listening], status: trio.TaskStatus[Server]) -> None:
+    async def _run(
+        self,
+        listening: Sequence[Listening],
+        admin_listening: Sequence[Listening],
+        status: trio.TaskStatus[Server],
+    ) -> None:
         self._listening = listening
-        connections = self._acceptor.connections
         accepting = [(each, trio.CancelScope()) for each in listening]
         async with trio.open_nursery() as tasks:
             for each, scope in accepting:
                 tasks.start_soon(self._acceptor.run, each, scope, tasks)
                 url = each.url(self._config.scheme)
                 readiness.info("server.listening", address=each.address, url=url)
+            tasks.start_soon(admin.answer, self._config, admin_listening, self)
             status.started(self)
             await self._drain_asked.wait()
-            logger.info("server.draining", connections=len(self._registry))
+            lifecycle.info("server.draining", connections=len(self._registry))
             self._registry.draining = True
             for each, scope in accepting:
                 if each.passed:  # it outlives us: whoever connects from now on is the next one's
                     scope.cancel()
             with trio.move_on_after(self._config.drain_timeout):
-                for connection in list(connections):
-                    if connection.is_open:
-                        connection.drain()
-                while len(self._registry):
-                    await self._acceptor.ended.park()
-                for _, scope in accepting:
-                    scope.cancel()
-                for connection in list(connections):
-                    connection.drain()
-                while connections:
-                    await self._acceptor.ended.park()
+                await self._end_all([scope for _, scope in accepting])
             tasks.cancel_scope.cancel()
-        logger.info("server.stopped")
+        lifecycle.info("server.stopped")
+
+    async def _end_all(self, accepting: list[trio.CancelScope]) -> None:
+        """Drain the open connections, stop accepting, and drain what is still being answered."""
+        connections = self._acceptor.connections
+        for connection in list(connections):
+            if connection.is_open:
+                connection.drain()
+        while len(self._registry):
+            await self._acceptor.ended.park()
+        for scope in accepting:
+            scope.cancel()
+        for connection in list(connections):
+            connection.drain()
+        while connections:
+            await self._acceptor.ended.park()
 
     def _connect(self, sock: socket.socket, peer: str) -> Connection:
         return Connection(self._transport(sock), self._config, self._registry, peer)
@@ -120,14 +151,28 @@ async def serve(
     leaves no task and no socket.  Raises `ConfigError` for a certificate that can't be
     used, and `BindError` (an OSError) for an address that can't be listened on.
     """
+    if config.workers != 1:
+        raise ConfigError("workers", config.workers, "1 here; several are for the command")
+    async with (
+        listeners.opened(config.bind) as listening,
+        listeners.opened(config.admin_addresses) as admin_listening,
+    ):
+        await serve_on(listening, admin_listening, config, task_status=task_status)
+
+
+async def serve_on(
+    listening: Sequence[Listening],
+    admin_listening: Sequence[Listening],
+    config: Config,
+    *,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve on sockets that listen already, which the caller closes; all else as `serve`."""
     server = Server(config)
     try:
-        async with (
-            listeners.opened(config.bind) as listening,
-            lane.opened(config.max_message_size, wanted=config.fast_lane) as ours,
-        ):
+        async with lane.opened(config.max_message_size, wanted=config.fast_lane) as ours:
             server._lane = ours
-            await server._run(listening, task_status)
+            await server._run(listening, admin_listening, task_status)
     finally:
         server._stopped.set()
 

@@ -76,12 +76,13 @@ class Transport(ABC):
     async def abort(self) -> None:
         """Close it at once."""
 
-    async def exchange(self, session: Session) -> bool:
+    async def exchange(self, session: Session, *, once: bool = False) -> bool:
         """Receive, and send what the session answers, until there is something to decide.
 
         There is when there is a ``rest``, when the session has ended (True), or when the
-        peer has ended the stream (False).  Raises whatever the session raises.  To cancel it
-        loses nothing: bytes are received as long as it waits, not after.
+        peer has ended the stream (False); with ``once``, when anything has arrived (True).
+        Raises whatever the session raises.  To cancel it loses nothing: bytes are received
+        as long as it waits, not after.
         """
         while True:
             if session.holds:
@@ -94,7 +95,7 @@ class Transport(ABC):
                 self.active = trio.current_time()
                 answer = session.receive(data)
             self.send_now(answer)
-            if self.rest or session.verdict is not None:
+            if once or self.rest or session.verdict is not None:
                 return True
 
 

@@ -145,6 +145,12 @@ async def until(fact: Callable[[], object]) -> None:
         await wait_all_tasks_blocked()
 
 
+async def eventually(fact: Callable[[], object]) -> None:
+    """Wait until something has become true in another process, or by its doing."""
+    while not fact():  # noqa: ASYNC110 - no event of ours tells of it
+        await trio.sleep(0.01)
+
+
 @pytest.fixture
 def logging_kept() -> Iterator[None]:
     """The program's logging is as it was, after a test that has set it up."""

@@ -17,9 +17,8 @@ import pytest
 import trio
 
 import echo_service
-from echo_service import Config, ConfigError, cli, serve
+from echo_service import Config, ConfigError, cli
 from tests import wire
-from tests.conftest import until
 from tests.wire import CLOSE
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def chosen(monkeypatch, run) -> Callable[..., Config]:
 
     def chosen(*arguments: str) -> Config:
         ran = []
-        monkeypatch.setattr(trio, "run", lambda _, config: ran.append(config) or 0)
+        monkeypatch.setattr(trio, "run", lambda *run: ran.append(run[-1]) or 0)
         assert run("serve", *arguments) == (0, "", "")
         return ran[0]
 
@@ -66,6 +65,9 @@ def chosen(monkeypatch, run) -> Callable[..., Config]:
         ([], {}),
         (["--bind", "127.0.0.1:0"], {"bind": ("127.0.0.1:0",)}),
         (["--bind", "unix:/a", "--bind=[::1]:0"], {"bind": ("unix:/a", "[::1]:0")}),
+        (["--admin-bind", "127.0.0.1:0"], {"admin_bind": "127.0.0.1:0"}),
+        (["--workers", "2"], {"workers": 2}),
+        (["--workers", "auto"], {"workers": "auto"}),
         (["--tls-cert", "a", "--tls-key", "b"], {"tls_cert": "a", "tls_key": "b"}),
         (["--max-message-size", "1"], {"max_message_size": 1}),
         (["--max-connections", "7"], {"max_connections": 7}),
@@ -128,14 +130,15 @@ def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict
         *[
             ([option], {}, [option.partition("=")[0]])
             for option in (
-                "--workers=2",
-                "--admin-bind=127.0.0.1:0",
                 "--trusted-proxy=10.0.0.0/8",
                 "--controls",
                 "--no-controls",
             )
         ],
-        ([], {"ECHO_SERVICE_WORKERS": "2"}, ["ECHO_SERVICE_WORKERS", "'2'"]),
+        (["--workers=0"], {}, ["--workers", "'0'", "from 1 to 1024, or auto"]),
+        ([], {"ECHO_SERVICE_WORKERS": "all"}, ["ECHO_SERVICE_WORKERS", "'all'", "auto"]),
+        (["--workers=2", "--tls-cert=no", "--tls-key=such"], {}, ["--tls-cert", "PEM"]),
+        (["--admin-bind=9090"], {}, ["--admin-bind", "'9090'", "HOST:PORT"]),
     ],
     ids=str,
 )
@@ -214,96 +217,6 @@ def test_help_names_every_option_with_its_default(run):
     assert run("--help")[0] == 0
 
 
-# Signals, in this process
-
-
-@pytest.fixture
-async def running(nursery: trio.Nursery, monkeypatch):
-    """Run the command's own part in this process: its server, and its exit code in the end."""
-
-    class Running:
-        server: echo_service.Server
-        code: int | None = None
-
-    state, started = Running(), trio.Event()
-
-    async def serve_and_tell(config: Config, *, task_status: trio.TaskStatus) -> None:
-        class Told(trio.TaskStatus):
-            def started(self, value: echo_service.Server) -> None:
-                state.server = value
-                task_status.started(value)
-                started.set()
-
-        await serve(config, task_status=Told())
-
-    monkeypatch.setattr(echo_service, "serve", serve_and_tell)
-
-    async def run(**options: object) -> Running:
-        async def main() -> None:
-            state.code = await cli.run(Config(bind=["127.0.0.1:0"], **options))
-
-        nursery.start_soon(main)
-        await started.wait()
-        return state
-
-    return run
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_first_signal_drains_and_second_ends_at_once(
-    running, connect, number: signal.Signals
-):
-    service = await running()
-    client = await connect(service.server)
-    await client.open()
-    signal.raise_signal(number)
-    got = await client.frame()
-    assert (got.opcode, got.payload[:2]) == (CLOSE, b"\x03\xe9")
-    assert service.code is None
-    signal.raise_signal(number)
-    await until(lambda: service.code is not None)
-    assert service.code == 1
-    await client.rest()
-
-
-async def test_drain_ends_with_exit_code_0(running, connect):
-    service = await running()
-    client = await connect(service.server)
-    await client.open()
-    signal.raise_signal(signal.SIGTERM)
-    await client.frame()
-    await client.send(wire.close(1001))
-    await client.stream.aclose()
-    await until(lambda: service.code is not None)
-    assert service.code == 0
-
-
-async def test_hangup_reads_the_certificate_again(running, certificate, logged):
-    files = certificate()
-    service = await running(**files)
-    before = service.server._certificate.context
-    signal.raise_signal(signal.SIGHUP)
-    await until(lambda: logged()[-1].event == "certificate.reloaded")
-    assert service.server._certificate.context is not before
-
-    before = service.server._certificate.context
-    os.unlink(files["tls_key"])
-    signal.raise_signal(signal.SIGHUP)
-    await until(lambda: logged()[-1].event == "certificate.kept")
-    assert logged()[-1].level == "ERROR"
-    assert "PEM files" in str(logged()[-1].fields["error"])
-    assert service.server._certificate.context is before
-
-
-async def test_hangup_without_a_certificate_changes_nothing(running, connect, logged):
-    service = await running()
-    client = await connect(service.server)
-    await client.open()
-    signal.raise_signal(signal.SIGHUP)
-    await until(lambda: logged()[-1].event == "reload.ignored")
-    await client.echo()
-
-
 # The program
 
 
@@ -366,7 +279,7 @@ async def test_program_is_configured_by_the_environment(program, connect):
     "arguments, environ, code, word",
     [
         (["serve", "--drain-code=1000"], {}, 2, "--drain-code"),
-        (["serve"], {"ECHO_SERVICE_WORKERS": "2"}, 2, "ECHO_SERVICE_WORKERS"),
+        (["serve"], {"ECHO_SERVICE_WORKER": "2"}, 2, "ECHO_SERVICE_WORKER"),
         (["serve", "--bind=192.0.2.1:0"], {}, 1, "192.0.2.1:0"),
     ],
 )

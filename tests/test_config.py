@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULTS = {
     "bind": ("127.0.0.1:8080",),
+    "admin_bind": None,
+    "workers": 1,
     "tls_cert": None,
     "tls_key": None,
     "max_message_size": 16777216,
@@ -219,8 +221,8 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_left_alone(key: st
         "ECHO_SERVICE_PORTS",
         "ECHO_SERVICE_SERVICE",
         "ECHO_SERVICE_SERVICE_HOSTS",
-        "ECHO_SERVICE_WORKERS",
-        "ECHO_SERVICE_ADMIN_BIND",
+        "ECHO_SERVICE_WORKER",
+        "ECHO_SERVICE_ADMIN",
         "ECHO_SERVICE_TRUSTED_PROXY",
         "ECHO_SERVICE_CONTROLS",
     ],

@@ -89,3 +89,32 @@ def test_a_refusal_is_a_line_of_text_with_the_headers_of_its_status():
 
 def test_a_refusal_without_headers_has_only_its_type():
     assert endpoints.refusal(Refused(400, "why")) == Answer(400, [TEXT], "why\n")
+
+
+METRICS = Answer(200, [TEXT], "the metrics")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "target, ready, expected",
+    [
+        ("/metrics", False, METRICS),
+        ("/metrics?name[]=up", True, METRICS),
+        ("/healthz", False, Answer(200, [TEXT], "ok\n")),
+        ("/readyz", True, Answer(200, [TEXT], "ready\n")),
+        ("/readyz", False, Answer(503, [TEXT], "not ready\n")),
+    ],
+)
+def test_the_second_address_has_metrics_and_health(method, target, ready, expected):
+    request = plain(method, target)
+    assert endpoints.answer_admin(request, ready=ready, metrics=lambda: METRICS) == expected
+
+
+@pytest.mark.parametrize(
+    "method, target, status",
+    [("GET", "/", 404), ("GET", "/metrics/", 404), ("POST", "/metrics", 405)],
+)
+def test_the_second_address_has_nothing_else(method, target, status):
+    with pytest.raises(Refused) as caught:
+        endpoints.answer_admin(plain(method, target), ready=True, metrics=lambda: METRICS)
+    assert caught.value.status == status

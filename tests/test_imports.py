@@ -22,7 +22,8 @@ PURE = {
     "request": (set(), {"h11"}, set()),
     "compression": (set(), {"wsproto"}, set()),
     "endpoints": ({"request"}, set(), {"h11"}),
-    "registry": ({"policy"}, set(), set()),
+    "counts": ({"policy"}, set(), set()),
+    "registry": ({"counts", "policy"}, set(), set()),
     "upgrade": ({"compression", "request"}, set(), {"h11"}),
     "codec": ({"_codec"}, set(), set()),
     "intake": ({"compression", "policy"}, {"wsproto"}, set()),
@@ -93,7 +94,8 @@ def test_a_pure_module_waits_for_nothing(module):
 @pytest.mark.parametrize(
     "call, allowed",
     [
-        *[(call, {"transport"}) for call in ("receive_some", "send_all", "send_eof", "shutdown")],
+        *[(call, {"transport", "channel"}) for call in ("receive_some", "send_all")],
+        *[(call, {"transport"}) for call in ("send_eof", "shutdown")],
         *[(f"os.{call}", {"transport", "lane"}) for call in ("read", "readv", "write", "writev")],
         *[(call, set()) for call in ("recv", "recv_into", "sendall", "sendmsg")],
     ],

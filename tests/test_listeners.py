@@ -137,7 +137,7 @@ def has_ipv6() -> bool:
 )
 async def test_url_has_the_port_that_was_bound(address: str, scheme: str, url: str):
     async with listeners.opened([address]) as (listening,):
-        port = listening.socket.getsockname()[1]
+        port = listening.share().getsockname()[1]
         assert port != 0
         assert listening.url(scheme) == url.format(port=port)
         assert not listening.passed
@@ -262,8 +262,8 @@ async def test_passed_socket_is_used_and_stays_open():
             assert listening.url("ws") == "ws://127.0.0.1:{1}".format(*passed.getsockname())
             stream = await trio.open_tcp_stream(*passed.getsockname())
             await stream.aclose()
-            await trio.lowlevel.wait_readable(listening.socket)
-            listening.socket.accept()[0].close()
+            await trio.lowlevel.wait_readable(listening.share())
+            listening.share().accept()[0].close()
         await (await trio.open_tcp_stream(*passed.getsockname())).aclose()
 
 

@@ -28,6 +28,10 @@ class Member:
     def __init__(self, outcome):
         self.present = outcome
 
+    @property
+    def carried(self):
+        return self.present.texts, self.present.binaries, self.present.octets
+
     def outcome(self):
         return self.present
 
@@ -142,3 +146,32 @@ def test_a_snapshot_stays_as_it_was_and_cannot_be_written():
             mapping[1000] = 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         before.texts = 1
+
+
+def test_a_snapshot_has_the_few_labels_of_the_codes_and_the_durations():
+    registry = Registry(9)
+    for received, sent, duration in [
+        (1000, 1000, 0.05),
+        (0, 1002, 2),
+        (65535, 1002, 2),
+        (None, 1011, 1e9),
+    ]:
+        member = Member(Outcome(Ending.PEER_CLOSED, 101, received, sent, duration=duration))
+        registry.enter(member)
+        registry.leave(member)
+    registry.enter(closed(texts=3))
+    counts = registry.snapshot()
+    assert (counts.connections, counts.connections_total, counts.texts) == (1, 5, 3)
+    assert counts.closes == {
+        ("peer_closed", "1000", "1000"): 1,
+        ("peer_closed", "invalid", "1002"): 2,
+        ("peer_closed", "none", "1011"): 1,
+    }
+    assert counts.durations.buckets == [1, 0, 2, 0, 0, 0, 0, 1]
+
+
+def test_a_snapshot_is_of_its_moment():
+    registry = Registry(1)
+    before = registry.snapshot()
+    registry.enter(closed())
+    assert before.connections_total == 0

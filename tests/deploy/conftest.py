@@ -34,7 +34,9 @@ def tool() -> Callable[[str, str], str]:
     """
 
     def find(name: str, source: str) -> str:
-        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
+        places = os.pathsep.join(
+            [str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+        )
         path = shutil.which(name, path=places)
         if path is None:
             missing(f"{name} is not here; it comes from {source}")

@@ -1,0 +1,270 @@
+"""Several processes at one service, for real: what the parent does for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from echo_service import Config, ConfigError, serve, workers
+from tests import wire
+from tests.conftest import Program, eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.usefixtures("in_time")
+
+
+@pytest.fixture
+def service(program, connect):
+    """Start the command with two workers and a second address; returns what is known of it."""
+
+    async def start(*arguments: str, **more: object) -> Several:
+        words = ["serve", "--workers=2", "--admin-bind=127.0.0.1:0", "--log-format=json"]
+        if not any(each.startswith("--bind") for each in arguments):
+            words.append("--bind=127.0.0.1:0")
+        running = await program(*words, *arguments, **more)
+        several = Several(running, connect)
+        for _ in range(2):
+            await several.started()
+        several.url = await running.url()
+        line = json.loads(await running.line("http://"))
+        several.admin = line["url"]
+        return several
+
+    return start
+
+
+class Several:
+    """A running command with workers."""
+
+    url: str
+    admin: str
+
+    def __init__(self, running: Program, connect: Callable) -> None:
+        self.running = running
+        self.process = running.process
+        self.pids: dict[int, int] = {}
+        self._connect = connect
+
+    async def started(self) -> int:
+        """Wait for the next start of a worker; returns its place."""
+        line = json.loads(await self.running.line("worker.started"))
+        self.pids[line["worker"]] = line["pid"]
+        return line["worker"]
+
+    async def open(self, target: str = "/") -> wire.Client:
+        client = await self._connect(self.url)
+        await client.open(target)
+        return client
+
+    async def ask(self, target: str) -> tuple[int, str]:
+        client = await self._connect(self.admin)
+        await client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        return wire.status(await client.head()), (await client.rest()).decode()
+
+    async def metrics(self, wanted: dict[str, float]) -> None:
+        """Wait until the metrics have these values: workers report once a second."""
+        while True:
+            body = (await self.ask("/metrics"))[1]
+            found = dict(re.findall(r"^(\S+) (\S+)$", body, re.MULTILINE))
+            if all(float(found.get(name, -1)) == value for name, value in wanted.items()):
+                return
+            await trio.sleep(0.05)
+
+    async def on_each(self) -> dict[int, wire.Client]:
+        """An open connection on each of the workers, by its place."""
+        found: dict[int, wire.Client] = {}
+        for number in range(1000):
+            if len(found) == 2:
+                break
+            client = await self.open(f"/{number}")
+            line = json.loads(await self.running.line(f'"/{number}"'))
+            if line["worker"] in found:
+                await client.stream.aclose()
+            else:
+                found[line["worker"]] = client
+        return found
+
+
+TEXTS = 'echo_service_messages_total{type="text"}'
+
+
+async def test_connections_spread_and_the_counts_are_added_up(service):
+    running = await service()
+    clients = await running.on_each()
+    for client in clients.values():
+        await client.echo()
+    await running.metrics({TEXTS: 2, "echo_service_connections": 2})
+
+
+async def test_only_the_parent_tells_that_the_service_listens_and_drains(service):
+    running = await service()
+    client = await running.open()
+    running.process.terminate()
+    assert wire.codes(wire_close(await client.frame())) == [1001]
+    await client.send(wire.close(1001))
+    await client.stream.aclose()
+    assert await running.running.ends() == 0
+    lines = [json.loads(line) for line in running.running.lines]
+    events = [line["event"] for line in lines]
+    for event in ("server.draining", "server.stopped"):
+        assert events.count(event) == 1
+    assert events.count("server.listening") == 2
+    ended = [line for line in lines if line["event"] == "worker.exited"]
+    assert [line["status"] for line in ended] == ["0", "0"]
+    (closed,) = [line for line in lines if line["event"] == "connection.closed"]
+    assert closed["worker"] in (0, 1)
+
+
+def wire_close(frame: wire.Frame) -> bytes:
+    return bytes([0x80 | frame.opcode, len(frame.payload)]) + frame.payload
+
+
+async def test_a_killed_worker_is_back_and_the_others_notice_nothing(service):
+    running = await service()
+    clients = await running.on_each()
+    for client in clients.values():
+        await client.echo()
+    await running.metrics({TEXTS: 2})
+    os.kill(running.pids[0], signal.SIGKILL)
+    line = json.loads(await running.running.line("worker.exited"))
+    assert (line["worker"], line["status"], line["level"]) == (0, "SIGKILL", "error")
+    assert await running.started() == 0
+    await clients[1].echo()
+    with suppress(trio.BrokenResourceError):
+        assert await clients[0].rest() == b""
+    assert set(await running.on_each()) == {0, 1}
+    # Nothing that was reported is lost with the worker.
+    await running.metrics({TEXTS: 3})
+    assert (await running.ask("/readyz"))[0] == 200
+
+
+async def test_nobody_is_refused_while_workers_are_started_again(service):
+    running = await service()
+    for pid in running.pids.values():
+        os.kill(pid, signal.SIGKILL)
+    for _ in range(20):
+        client = await running.open()
+        await client.echo()
+        await client.stream.aclose()
+
+
+async def test_the_second_signal_ends_all_at_once(service):
+    running = await service()
+    client = await running.open()
+    running.process.terminate()
+    await client.frame()
+    running.process.terminate()
+    assert await running.running.ends() == 1
+    await gone(running.pids.values())
+
+
+async def gone(pids) -> None:
+    await eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
+
+
+async def test_workers_drain_when_their_parent_is_gone(service):
+    running = await service()
+    client = await running.open()
+    running.process.kill()
+    assert wire.codes(wire_close(await client.frame())) == [1001]
+    await client.send(wire.close(1001))
+    await client.stream.aclose()
+    await gone(running.pids.values())
+
+
+async def test_a_worker_that_is_told_to_end_drains_and_is_replaced(service):
+    running = await service()
+    clients = await running.on_each()
+    os.kill(running.pids[0], signal.SIGTERM)
+    assert (await clients[0].frame()).opcode == wire.CLOSE
+    await clients[0].stream.aclose()
+    line = json.loads(await running.running.line("worker.exited"))
+    assert (line["worker"], line["status"]) == (0, "0")
+    assert await running.started() == 0
+    await clients[1].echo()
+
+
+async def test_a_signal_to_the_whole_group_drains_once(service):
+    """As a service manager sends it that knows no main process."""
+    running = await service()
+    clients = await running.on_each()
+    for pid in [*running.pids.values(), running.process.pid]:
+        os.kill(pid, signal.SIGTERM)
+    for client in clients.values():
+        assert (await client.frame()).opcode == wire.CLOSE
+        await client.send(wire.close(1001))
+        await client.stream.aclose()
+    assert await running.running.ends() == 0
+
+
+async def test_a_worker_that_says_nothing_is_killed(monkeypatch, nursery, logged):
+    """In this process, with less patience than a minute."""
+
+    def events():
+        return [line.event for line in logged()]
+
+    monkeypatch.setattr(workers, "SILENCE", 1.5)
+    nursery.start_soon(partial(workers.run, 1, Config(bind=["127.0.0.1:0"])))
+    await eventually(lambda: "server.listening" in events())
+    pid = next(line.fields["pid"] for line in logged() if line.event == "worker.started")
+    os.kill(pid, signal.SIGSTOP)
+    await eventually(lambda: "worker.exited" in events())
+    assert "worker.hung" in events()
+    nursery.cancel_scope.cancel()
+
+
+async def test_certificates_are_read_again_by_all(service, certificate):
+    files = certificate()
+    arguments = [f"--tls-cert={files['tls_cert']}", f"--tls-key={files['tls_key']}"]
+    running = await service(*arguments)
+    running.process.send_signal(signal.SIGHUP)
+    seen = {json.loads(await running.running.line("certificate.reloaded"))["worker"]}
+    seen.add(json.loads(await running.running.line("certificate.reloaded"))["worker"])
+    assert seen == {0, 1}
+    os.unlink(files["tls_key"])
+    running.process.send_signal(signal.SIGHUP)
+    for _ in range(2):
+        line = json.loads(await running.running.line("certificate.kept"))
+        assert line["level"] == "error"
+
+
+async def test_unix_and_passed_sockets_are_shared(service, connect, tmp_path):
+    running = await service(f"--bind=unix:{tmp_path}/echo")
+    assert set(await running.on_each()) <= {0, 1}
+    client = await running.open()
+    await client.echo()
+    running.process.terminate()
+    assert (await client.frame()).opcode == wire.CLOSE
+
+
+async def test_an_address_in_use_is_refused_by_name(program):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = await program("serve", "--workers=2", f"--bind=127.0.0.1:{port}")
+        assert await running.ends() == 1
+    (line,) = running.lines
+    assert f"127.0.0.1:{port}" in line
+
+
+async def test_an_address_of_another_service_with_workers_is_in_use_too(service, program):
+    running = await service()
+    address = running.url.removeprefix("ws://")
+    other = await program("serve", "--workers=2", f"--bind={address}")
+    assert await other.ends() == 1
+    assert address in other.lines[0]
+
+
+async def test_a_program_that_embeds_the_service_is_one_process():
+    with pytest.raises(ConfigError, match="workers"):
+        await serve(Config(bind=["127.0.0.1:0"], workers=2))
