@@ -203,6 +203,25 @@ async def test_any_byte_is_a_sign_of_life(serving, autojump_clock, signs: list[b
     await closed_with(client, 1011)
 
 
+@pytest.mark.parametrize("delay", [0.1, 3, 9, 19])
+async def test_a_ping_that_is_answered_is_followed_by_one_after_the_interval(
+    serving, autojump_clock, delay: float
+):
+    """However much longer the timeout is: a proxy may cut what is silent for longer."""
+    client = serving(ping_interval=5, ping_timeout=20)
+    await client.open()
+    for _ in range(4):
+        begun = trio.current_time()
+        assert await client.frame() == Frame(PING, b"")
+        assert trio.current_time() - begun == pytest.approx(5)
+        await trio.sleep(delay)
+        await client.send(frame(PONG))
+    begun = trio.current_time()
+    assert await client.frame() == Frame(PING, b"")
+    await closed_with(client, 1011)
+    assert trio.current_time() - begun == pytest.approx(5 + 20)
+
+
 @pytest.mark.parametrize(
     "options, pings",
     [
