@@ -8,6 +8,7 @@ The map, in the order in which a byte travels:
 - `echo_service.transport`: what it reads from and writes to
 - `echo_service.lane`: the same for all open sockets at once
 - `echo_service.request`: bytes → an HTTP request, or why not
+- `echo_service.forwarded`: a request → who the client is, behind a proxy
 - `echo_service.upgrade`: a request → a 101, or why not
 - `echo_service.compression`: permessage-deflate, agreed on and done
 - `echo_service.session`: frames in → frames out

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Literal
 
-from echo_service import listeners, upgrade
+from echo_service import forwarded, listeners, upgrade
 
 ENVIRONMENT: Final = "ECHO_SERVICE_"
 
@@ -263,6 +263,14 @@ class Config:
         "Refuse browsers from elsewhere with 403; without it, any may come.",
         repeatable=True,
     )
+    trusted_proxy: Sequence[str] = _option(
+        (),
+        _text(forwarded.trusted),
+        "an address, a network without host bits as 10.0.0.0/8, or unix:",
+        "CIDR",
+        "Proxies whose Forwarded or X-Forwarded-For header names the client.",
+        repeatable=True,
+    )
     log_format: str = _option(
         "text",
         _one_of({"text": "text", "json": "json"}),
@@ -291,6 +299,11 @@ class Config:
     def origins(self) -> frozenset[upgrade.Origin | None] | None:
         """The allowed origins, to compare with; None where any may come."""
         return frozenset(map(upgrade.origin, self.allow_origin)) or None
+
+    @cached_property
+    def proxies(self) -> tuple[forwarded.Trusted, ...]:
+        """The proxies that may name the client, to compare with."""
+        return tuple(map(forwarded.trusted, self.trusted_proxy))
 
     @property
     def admin_addresses(self) -> tuple[str, ...]:

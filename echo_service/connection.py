@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from echo_service import endpoints, policy, upgrade
+from echo_service import endpoints, forwarded, policy, upgrade
 from echo_service.codec import BEST
 from echo_service.logs import logger
 from echo_service.policy import Ending, Verdict
@@ -68,6 +68,7 @@ class Connection:
         "_session",
         "_status",
         "_transport",
+        "_via",
         "_waiting",
     )
 
@@ -83,6 +84,7 @@ class Connection:
         self._config = config
         self._registry = registry
         self._peer = peer
+        self._via: dict[str, str] = {}
         self._begun = trio.current_time()
         self._identifier = next(_identifiers)
         self._reader = RequestReader()
@@ -215,13 +217,14 @@ class Connection:
             request = await self._receive_request()
             if request is None:
                 return None
+            self._name_client(request)
             decision = self.decide(request)
         except Refused as refused:
             await self._refuse(refused)
             return None
         if isinstance(decision, endpoints.Answer):
             self._ending = Ending.ANSWERED
-            logger.debug("request.answered", peer=self._peer, status=decision.status)
+            logger.debug("request.answered", peer=self._peer, **self._via, status=decision.status)
             await self._answer(decision)
             return None
         session = await self._open(request, decision)
@@ -245,6 +248,14 @@ class Connection:
             raise self._unavailable("the service is draining")
         raise Refused(408, f"no whole request in {self._config.handshake_timeout:g} s")
 
+    def _name_client(self, request: h11.Request) -> None:
+        """Take the client for the peer, where a trusted proxy names it."""
+        proxies = self._config.proxies
+        client = forwarded.client(self._peer, request.headers, proxies) if proxies else self._peer
+        if client != self._peer:
+            self._via = {"proxy": self._peer}
+            self._peer = client
+
     def decide(self, request: h11.Request) -> Accepted | Answer:
         """What the request is answered; raises `Refused`."""
         accepted = upgrade.accept(
@@ -265,8 +276,13 @@ class Connection:
 
     async def _refuse(self, refused: Refused) -> None:
         self._ending = Ending.REFUSED
-        cause = refused.cause
-        logger.info("handshake.refused", peer=self._peer, status=refused.status, cause=cause)
+        logger.info(
+            "handshake.refused",
+            peer=self._peer,
+            **self._via,
+            status=refused.status,
+            cause=refused.cause,
+        )
         await self._answer(endpoints.refusal(refused))
 
     async def _answer(self, answer: Answer) -> None:
@@ -288,6 +304,7 @@ class Connection:
             "connection.opened",
             connection_id=self._identifier,
             peer=self._peer,
+            **self._via,
             target=request.target.decode(),
             extensions=accepted.compression.response if accepted.compression else None,
         )

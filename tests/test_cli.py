@@ -124,13 +124,13 @@ def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict
         ([], {"ECHO_SERVICE_BIND": ""}, ["ECHO_SERVICE_BIND", "HOST:PORT"]),
         ([], {"ECHO_SERVICE_DRAIN_CODE": "7"}, ["ECHO_SERVICE_DRAIN_CODE", "'7'", "1012"]),
         ([], {"ECHO_SERVICE_DRIAN_CODE": "7"}, ["ECHO_SERVICE_DRIAN_CODE", "'7'", "--help"]),
+        (["--trusted-proxy=10.0.0.1/8"], {}, ["--trusted-proxy", "10.0.0.1/8", "host bits"]),
         (["--drian-code=1001"], {}, ["--drian-code"]),
         (["--drain-code"], {}, ["--drain-code", "argument"]),
         (["extra"], {}, ["extra"]),
         *[
             ([option], {}, [option.partition("=")[0]])
             for option in (
-                "--trusted-proxy=10.0.0.0/8",
                 "--controls",
                 "--no-controls",
             )

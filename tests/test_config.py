@@ -31,6 +31,7 @@ DEFAULTS = {
     "fast_lane": True,
     "subprotocol": (),
     "allow_origin": (),
+    "trusted_proxy": (),
     "log_format": "text",
     "log_level": "info",
 }
@@ -94,6 +95,7 @@ def rows(names: list[str], *values: object) -> list[tuple[str, object]]:
         ("subprotocol", [], ()),
         ("allow_origin", ["https://echo.example"], ("https://echo.example",)),
         ("allow_origin", ["null", "http://[::1]:81"], ("null", "http://[::1]:81")),
+        ("trusted_proxy", ["10.0.0.0/8", "::1", "unix:"], ("10.0.0.0/8", "::1", "unix:")),
         ("log_format", "json", "json"),
         *[("log_level", level, level) for level in ("debug", "info", "warning", "error")],
     ],
@@ -121,6 +123,9 @@ def test_value_that_is_used(name: str, value: object, used: object):
         *rows(["compression"], "", "maybe", 2, None, [True]),
         *rows(["subprotocol"], "chat", [""], ["two words"], ["a,b"], ["caf\xe9"], [3], None),
         *rows(["allow_origin"], "null", [""], ["echo.example"], ["https://echo.example/"], None),
+        *rows(
+            ["trusted_proxy"], "10.0.0.0/8", ["10.0.0.1/8"], ["10.0.0.0/33"], ["proxy"], [8], None
+        ),
         *rows(["log_format"], "", "JSON", "xml", None, True),
         *rows(["log_level"], "", "INFO", "critical", 20, None),
     ],
@@ -223,7 +228,7 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_left_alone(key: st
         "ECHO_SERVICE_SERVICE_HOSTS",
         "ECHO_SERVICE_WORKER",
         "ECHO_SERVICE_ADMIN",
-        "ECHO_SERVICE_TRUSTED_PROXY",
+        "ECHO_SERVICE_TRUSTED_PROXIES",
         "ECHO_SERVICE_CONTROLS",
     ],
 )

@@ -743,3 +743,31 @@ async def test_logging_that_fails_is_no_connections_business(serving, monkeypatc
     assert await client.rest() == b"\x88\x02\x03\xe8"
     await client.stream.aclose()
     assert (await client.ends()).ending is Ending.PEER_CLOSED
+
+
+# The client behind a proxy
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize(
+    "event, changed",
+    [
+        ("connection.opened", {}),
+        ("handshake.refused", {"Sec_WebSocket_Key": "short"}),
+        ("request.answered", {"Upgrade": None, "Sec_WebSocket_Key": None}),
+    ],
+)
+async def test_the_client_is_logged_beside_the_trusted_proxy_that_names_it(
+    serving, caplog, event, changed, trusted
+):
+    caplog.set_level("DEBUG", "echo_service")
+    network = "192.0.2.0/24" if trusted else "192.0.3.0/24"
+    client: Served = serving(registry=Registry(1), trusted_proxy=[network])
+    await client.send(wire.request("/healthz", ("X-Forwarded-For", "198.51.100.7"), **changed))
+    await client.stream.send_eof()
+    await client.rest()
+    record = caplog.records[0]
+    assert record.getMessage() == event
+    named = (record.peer, getattr(record, "proxy", None))
+    expected = ("198.51.100.7", "192.0.2.1:5000") if trusted else ("192.0.2.1:5000", None)
+    assert named == expected

@@ -20,6 +20,7 @@ PURE = {
     # module: what it imports of ours, of others, and of others for its types only
     "policy": (set(), set(), set()),
     "request": (set(), {"h11"}, set()),
+    "forwarded": (set(), set(), set()),
     "compression": (set(), {"wsproto"}, set()),
     "endpoints": ({"request"}, set(), {"h11"}),
     "counts": ({"policy"}, set(), set()),
