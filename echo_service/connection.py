@@ -99,6 +99,11 @@ class Connection:
         self._sending = False
 
     @property
+    def shakes_hands(self) -> bool:
+        """Whether there is a request that has to be answered yet."""
+        return self._status is None and not self._finished
+
+    @property
     def is_open(self) -> bool:
         """Whether the opening handshake is done."""
         return self._session is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from echo_service.listeners import Listening
     from echo_service.registry import Outcome, Statistics
     from echo_service.transport import Transport
+
+
+HANDSHAKE_UNDER_WAY: Final = 1.0
+"""Seconds in which the request of a client that has connected should have come."""
 
 
 class Server:
@@ -108,10 +112,8 @@ class Server:
             status.started(self)
             await self._drain_asked.wait()
             lifecycle.info("server.draining", connections=len(self._registry))
+            await self._leave_passed(accepting)
             self._registry.draining = True
-            for each, scope in accepting:
-                if each.passed:  # it outlives us: whoever connects from now on is the next one's
-                    scope.cancel()
             with trio.move_on_after(self._config.drain_timeout):
                 await self._end_all([scope for _, scope in accepting])
             tasks.cancel_scope.cancel()
@@ -131,6 +133,20 @@ class Server:
             connection.drain()
         while connections:
             await self._acceptor.ended.park()
+
+    async def _leave_passed(self, accepting: list[tuple[Listening, trio.CancelScope]]) -> None:
+        """Leave the passed sockets, which outlive us: who connects from now on is the next one's.
+
+        Who has been accepted already would have been the next one's a moment later, and so is
+        not refused: their handshakes are waited for, though not for long.
+        """
+        passed = [scope for each, scope in accepting if each.passed]
+        for scope in passed:
+            scope.cancel()
+        accepted = list(self._acceptor.connections) if passed else []
+        with trio.move_on_after(HANDSHAKE_UNDER_WAY):
+            while any(each.shakes_hands for each in accepted):  # noqa: ASYNC110 - it tells nobody
+                await trio.sleep(0.01)
 
     def _connect(self, sock: socket.socket, peer: str) -> Connection:
         return Connection(self._transport(sock), self._config, self._registry, peer)

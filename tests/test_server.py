@@ -426,6 +426,42 @@ async def test_passed_socket_is_served_and_left_to_its_owner_on_drain(nursery, c
     await connect(url_of(passed))
 
 
+async def test_drain_of_a_passed_socket_refuses_nobody_who_has_been_accepted(
+    nursery, connect, passed
+):
+    """A moment later the next service would have answered them."""
+    running: Server = await nursery.start(serve, settings(bind=[f"fd:{passed.fileno()}"]))
+    clients = [await connect(running) for _ in range(3)]
+    await until(lambda: len(running._acceptor.connections) == 3)
+    await clients[0].open()
+    nursery.start_soon(running.drain)
+    for client in clients[1:]:
+        await client.open()
+    for client in clients:
+        assert await is_closed(client, 1001)
+        await client.stream.aclose()
+    await running.drain()
+    assert running.statistics().refused == {}
+
+
+async def test_drain_of_a_passed_socket_waits_for_a_request_a_second_at_most(
+    nursery, connect, passed, mock_clock
+):
+    running: Server = await nursery.start(serve, settings(bind=[f"fd:{passed.fileno()}"]))
+    silent, client = await connect(running), await connect(running)
+    await client.open()
+    await until(lambda: len(running._acceptor.connections) == 2)
+    mock_clock.autojump_threshold = 0
+    begun = trio.current_time()
+    nursery.start_soon(running.drain)
+    assert await is_closed(client, 1001)
+    assert trio.current_time() - begun == pytest.approx(1, abs=0.02)
+    await client.stream.aclose()
+    assert await silent.rest() == b""
+    await silent.stream.aclose()
+    await running.drain()
+
+
 # Cancelling
 
 
