@@ -17,9 +17,10 @@ The map, in the order in which a byte travels:
 - `echo_service.policy`: why it ended → the Close that is sent
 - `echo_service.endpoints`: a request that is no handshake → an answer
 
-Beside the road: `config` (every option), `cli`, `systemd` (what the service manager is told),
-`listeners`, `tls`, `logs`, `registry` (who is connected, and the counts), `testing` and
-`pytest_plugin`.
+Beside the road: `config` (every option), `cli`, `listeners`, `tls`, `logs`, `registry` (who is
+connected) and `counts`; `admin` (the second address) and `metrics`; `process` (one that serves),
+`workers` (the parent of several), `worker`, `channel` (between these two), `cpus`, `signals` and
+`systemd` (what the service manager is told); `testing` and `pytest_plugin`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ import signal
 import socket
 from contextlib import suppress
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,17 @@ class Several:
                 return
             await trio.sleep(0.05)
 
+    async def settled(self, name: str) -> float:
+        """A metric's value, once two reports have brought no other."""
+        seen = -1.0
+        while True:
+            body = (await self.ask("/metrics"))[1]
+            now = float(dict(re.findall(r"^(\S+) (\S+)$", body, re.MULTILINE))[name])
+            if now == seen:
+                return now
+            seen = now
+            await trio.sleep(2.2)
+
     async def on_each(self) -> dict[int, wire.Client]:
         """An open connection on each of the workers, by its place."""
         found: dict[int, wire.Client] = {}
@@ -147,6 +159,40 @@ async def test_a_killed_worker_is_back_and_the_others_notice_nothing(service):
     # Nothing that was reported is lost with the worker.
     await running.metrics({TEXTS: 3})
     assert (await running.ask("/readyz"))[0] == 200
+
+
+async def test_metrics_are_what_the_clients_counted_under_load_and_a_killed_worker(service):
+    running = await service()
+    counted = {0: 0, 1: 0}
+
+    async def load(place: int, client: wire.Client, messages: int) -> None:
+        for _ in range(messages):
+            await client.echo(b"1234567890")
+            counted[place] += 1
+
+    clients = await running.on_each()
+    async with trio.open_nursery() as nursery:
+        for place, client in clients.items():
+            nursery.start_soon(load, place, client, 500)
+    await running.metrics({TEXTS: 1000, "echo_service_received_bytes_total": 10_000})
+
+    async def load_to_the_end() -> None:
+        with suppress(trio.BrokenResourceError, EOFError):
+            await load(0, clients[0], 10**9)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load_to_the_end)
+        await eventually(lambda: counted[0] > 600)
+        os.kill(running.pids[0], signal.SIGKILL)
+    await running.started()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(load, 1, clients[1], 500)
+    survived = await running.settled(TEXTS)
+    # What the killed one had not reported is all that may be missing.
+    assert 500 + counted[1] <= survived <= counted[0] + counted[1]
+
+    await load(1, clients[1], 100)
+    await running.metrics({TEXTS: survived + 100})
 
 
 async def test_nobody_is_refused_while_workers_are_started_again(service):
@@ -268,3 +314,29 @@ async def test_an_address_of_another_service_with_workers_is_in_use_too(service,
 async def test_a_program_that_embeds_the_service_is_one_process():
     with pytest.raises(ConfigError, match="workers"):
         await serve(Config(bind=["127.0.0.1:0"], workers=2))
+
+
+class Failing(workers.Worker):
+    """A worker whose processes end at once."""
+
+    def __init__(self) -> None:
+        super().__init__(0, Config(), [])
+        self.starts: list[float] = []
+        self.life = 0.0
+
+    async def _run(self) -> int:
+        self.starts.append(trio.current_time())
+        await trio.sleep(self.life)
+        return 1
+
+
+async def test_the_pause_before_a_restart_grows_and_is_short_again_after_a_life(autojump_clock):
+    worker, leaving = Failing(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(worker.keep, leaving)
+        await trio.sleep(42)
+        worker.life = 11
+        await trio.sleep(12)
+        leaving.set()
+    pauses = [after - before for before, after in pairwise(worker.starts)]
+    assert pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10, 10, 11.1])
