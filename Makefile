@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench deploy-test clean
+	bench deploy-test install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -62,9 +62,15 @@ conformance: .venv/check ## Autobahn: 301 cases, or all 517 with FULL=1
 bench: .venv/bench ## what an echo costs, here and in other servers, in a quarter of an hour
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
+install: ## the command and the units, into PREFIX (/usr/local), below DESTDIR
+	scripts/install $(PYTHON)
+
+uninstall: ## what `make install` has put there, and nothing else
+	scripts/install --remove
+
 # Each of these is an environment of its own content; a stamp says that it is complete.
 .venv/run .venv/test .venv/check .venv/bench: pyproject.toml setup.py echo_service/_codec.c scripts/environment
 	scripts/environment $(PYTHON) .venv $(@F)
 
 clean: ## remove what the targets made
-	rm -rf .venv .venv-* build dist reports *.egg-info .coverage* echo_service/*.so .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .cache .venv .venv-* build dist reports *.egg-info .coverage* echo_service/*.so .mypy_cache .pytest_cache .ruff_cache

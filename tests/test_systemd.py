@@ -9,10 +9,12 @@ import signal
 import socket
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import trio
 
+from echo_service import Config, config
 from echo_service.systemd import Notifier, attend
 from tests import wire
 
@@ -213,6 +215,17 @@ async def test_a_loop_that_is_stuck_is_not_fed_for(manager, nursery):
 
 async def test_where_there_is_no_manager_there_is_nothing_to_attend_to():
     await attend(Notifier({"WATCHDOG_USEC": "4000000"}, os.getpid()), lambda: "serving")
+
+
+# The example of an environment file
+
+
+def test_the_example_holds_options_and_their_defaults():
+    lines = (Path(__file__).parents[1] / "deploy/systemd/echo-service.env").read_text().split("\n")
+    assert all(line.startswith("# ") for line in lines if line), "as it is it changes nothing"
+    shown = [line[2:].split("=") for line in lines if line.startswith("# ECHO_SERVICE_")]
+    assert len(shown) > 3
+    assert Config(**config.from_environment(dict(shown))) == Config()
 
 
 # The program
