@@ -16,6 +16,7 @@ The map, in the order in which a byte travels:
 - `echo_service.intake`: all the others, on their way through wsproto
 - `echo_service.policy`: why it ended → the Close that is sent
 - `echo_service.endpoints`: a request that is no handshake → an answer
+- `echo_service.page`: one of these answers, for browsers
 
 Beside the road: `config` (every option), `cli`, `listeners`, `tls`, `logs`, `registry` (who is
 connected) and `counts`; `admin` (the second address) and `metrics`; `process` (one that serves),

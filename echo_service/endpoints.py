@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from echo_service import page
 from echo_service.request import Refused
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ def path(target: bytes) -> str:
     return _ABSOLUTE.sub("", target.decode("ascii"), count=1).partition("?")[0] or "/"
 
 
-def answer(request: h11.Request, *, ready: bool) -> Answer:
+def answer(request: h11.Request, *, ready: bool, controls: bool = False) -> Answer:
     """What a plain request is answered; raises `Refused` with 405 or 426.
 
-    ``ready`` is whether the service accepts connections, and not whether it lives.
+    ``ready`` is whether the service accepts connections, and not whether it lives;
+    ``controls`` whether the page offers the query controls.
     """
     found = _health(request, ready=ready)
+    if found is None and path(request.target) == "/":
+        return Answer(200, page.HEADERS, page.html(controls=controls))
     if found is None:
         raise Refused(426, "this is a WebSocket endpoint: upgrade", ("Upgrade", "websocket"))
     return found

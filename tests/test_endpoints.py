@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from echo_service import endpoints
+from echo_service import endpoints, page
 from echo_service.endpoints import Answer
 from echo_service.request import Refused, RequestReader
 
@@ -31,6 +31,14 @@ def plain(method, target):
 )
 def test_health_and_readiness_are_told(method, target, ready, expected):
     assert endpoints.answer(plain(method, target), ready=ready) == expected
+
+
+@pytest.mark.parametrize("target", ["/", "/?room=1", "http://echo.example"])
+@pytest.mark.parametrize("ready", [True, False])
+@pytest.mark.parametrize("controls", [True, False])
+def test_the_root_is_the_page_for_browsers(target, ready, controls):
+    expected = Answer(200, page.HEADERS, page.html(controls=controls))
+    assert endpoints.answer(plain("GET", target), ready=ready, controls=controls) == expected
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
