@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench deploy-test install uninstall clean
+	bench deploy-test browser-test install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -19,7 +19,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, within two minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test coverage pythons wheel fuzz deploy-test exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel fuzz deploy-test browser-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -52,6 +52,10 @@ wheel: .venv/check ## build the wheel, install it elsewhere, try it there
 deploy-test: .venv/check ## the deployments, for real: image, systemd, Kubernetes, proxies
 	scripts/deploy-tools
 	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
+
+browser-test: .venv/check ## the web page, in a real browser
+	scripts/browser-tools
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 fuzz: .venv/check ## the codec in C, for a minute or SECONDS=..., under sanitizers
 	fuzz/run $(SECONDS) $(BIN)/python
