@@ -65,7 +65,21 @@ def _in_words(default: object) -> str:
 _DEFAULTS: Final = {row.name: _in_words(row.default) for row in dataclasses.fields(Config)}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands; ``check`` is imported only where it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["check", *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "check":
+            return super().get_command(ctx, cmd_name)
+        from echo_service.check.command import check  # noqa: PLC0415 - `serve` need not pay for it
+
+        return check
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(version=echo_service.__version__, message=VERSION)
 def cli() -> None:
     """A WebSocket echo service that is right."""

@@ -155,7 +155,7 @@ def test_wrong_option_is_one_line_that_names_it_and_exit_code_2(
     assert [word for word in words if word not in err] == []
 
 
-@pytest.mark.parametrize("command", ["check", "sevre"])
+@pytest.mark.parametrize("command", ["chekc", "sevre"])
 def test_unknown_command_is_one_line_and_exit_code_2(run, command: str):
     code, out, err = run(command)
     assert (code, out, err.count("\n")) == (2, "", 1)

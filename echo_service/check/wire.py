@@ -1,0 +1,166 @@
+"""The client's side of the wire: frames and the opening handshake, byte by byte.
+
+Anything can be built that a client could send, the forbidden too, and anything be read
+that a server could send.  The module is pure: values in, bytes out, and back.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+
+KEY: Final = b"\x37\xfa\x21\x3d"
+"""The masking key of every frame, that of the examples in RFC 6455 5.7.
+
+The same in each run, so that a check that is repeated sends the same bytes; keys that
+can't be guessed (5.3) protect from scripts in a browser, and there are none here.
+"""
+
+_GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+class Frame(NamedTuple):
+    """A frame (RFC 6455 5.2); ``rsv`` is 4 for RSV1, 2 and 1 for the others.
+
+    ``length`` is how many bytes its extended payload length takes: 0, 2 or 8.
+    """
+
+    opcode: int
+    payload: bytes
+    fin: bool = True
+    rsv: int = 0
+    masked: bool = False
+    length: int = 0
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is a control frame (5.5)."""
+        return self.opcode >= 8
+
+
+def mask(payload: bytes, key: bytes) -> bytes:
+    """Mask or unmask (RFC 6455 5.3)."""
+    size = len(payload)
+    stream = (key * (size // 4 + 1))[:size]
+    return (int.from_bytes(payload, "big") ^ int.from_bytes(stream, "big")).to_bytes(size, "big")
+
+
+def least_length(size: int) -> int:
+    """How many bytes the extended payload length of a payload must take (RFC 6455 5.2)."""
+    return 0 if size < 126 else 2 if size < 65536 else 8
+
+
+def header(
+    opcode: int,
+    size: int,
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    masked: bool = True,
+    length: int | None = None,
+) -> bytes:
+    """A frame's header, without the masking key; ``length`` as in `Frame`, or the least."""
+    extended = least_length(size) if length is None else length
+    announced = {0: size, 2: 126, 8: 127}[extended]
+    first = bytes([fin << 7 | rsv << 4 | opcode, masked << 7 | announced])
+    return first + (size.to_bytes(extended, "big") if extended else b"")
+
+
+def frame(
+    opcode: int,
+    payload: bytes = b"",
+    *,
+    fin: bool = True,
+    rsv: int = 0,
+    key: bytes = KEY,
+    length: int | None = None,
+) -> bytes:
+    """A whole frame; without a mask where the key is empty."""
+    head = header(opcode, len(payload), fin=fin, rsv=rsv, masked=bool(key), length=length)
+    return head + key + (mask(payload, key) if key else payload)
+
+
+def close(code: int | None = None, reason: bytes = b"") -> bytes:
+    """A Close (RFC 6455 5.5.1)."""
+    return frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason)
+
+
+def take(data: bytes | bytearray) -> tuple[Frame, int] | None:
+    """The first frame in ``data`` and how many bytes it takes; None while it is not whole."""
+    if len(data) < 2:
+        return None
+    masked, announced = bool(data[1] & 0x80), data[1] & 0x7F
+    length = {126: 2, 127: 8}.get(announced, 0)
+    start = 2 + length + 4 * masked
+    if len(data) < start:
+        return None
+    size = int.from_bytes(data[2 : 2 + length], "big") if length else announced
+    if len(data) < start + size:
+        return None
+    payload = bytes(data[start : start + size])
+    if masked:
+        payload = mask(payload, bytes(data[start - 4 : start]))
+    found = Frame(data[0] & 0xF, payload, bool(data[0] & 0x80), data[0] >> 4 & 7, masked, length)
+    return found, start + size
+
+
+# The opening handshake (RFC 6455 4.1)
+
+Headers = dict[str, str | None]
+
+
+def headers(authority: str, nonce: str) -> Headers:
+    """The headers that an opening handshake needs, in their order."""
+    return {
+        "Host": authority,
+        "Upgrade": "websocket",
+        "Connection": "Upgrade",
+        "Sec-WebSocket-Key": nonce,
+        "Sec-WebSocket-Version": "13",
+    }
+
+
+def request(start: str, fields: Headers, extra: Sequence[tuple[str, str]] = ()) -> bytes:
+    """A request of a start line and headers; one that is None is left out."""
+    present = [(name, value) for name, value in fields.items() if value is not None]
+    lines = [start, *(f"{name}: {value}" for name, value in [*present, *extra])]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+
+
+def accept(nonce: str) -> str:
+    """What Sec-WebSocket-Accept has to be (RFC 6455 4.2.2 5.4)."""
+    return base64.b64encode(hashlib.sha1(nonce.encode() + _GUID).digest()).decode()  # noqa: S324 - the RFC's
+
+
+class Answer(NamedTuple):
+    """The head of an HTTP response; ``status`` is 0 where it is none."""
+
+    status: int
+    reason: str
+    headers: Sequence[tuple[str, str]]
+    """The names in lower case."""
+
+    def all(self, name: str) -> list[str]:
+        """The values of every header of this name."""
+        return [value for each, value in self.headers if each == name]
+
+    def elements(self, name: str) -> list[str]:
+        """The elements of the header's lists (RFC 9110 5.6.1)."""
+        found = ",".join(self.all(name)).split(",")
+        return [element.strip() for element in found if element.strip()]
+
+
+def answer(head: bytes) -> Answer:
+    """Read the head of a response, up to and with its empty line."""
+    start, *lines = head.decode("latin-1").split("\r\n")
+    version, status, reason = [*start.split(" ", 2), "", ""][:3]
+    if version != "HTTP/1.1" or not (status.isdecimal() and len(status) == 3):
+        return Answer(0, start[:80], ())
+    pairs = (line.partition(":") for line in lines if line)
+    return Answer(int(status), reason, [(n.lower(), value.strip(" \t")) for n, _, value in pairs])
