@@ -10,8 +10,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 if TYPE_CHECKING:
     from structlog.typing import Processor
 
@@ -61,20 +59,6 @@ lifecycle: Final = EventLogger(_LIFECYCLE)
 readiness: Final = EventLogger(f"{_LIFECYCLE}.readiness")
 """For ``server.listening``, which the command writes whatever its level is."""
 
-_SHARED: Final[list[Processor]] = [
-    structlog.stdlib.ExtraAdder(),
-    structlog.stdlib.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
-_RENDERERS: Final[dict[str, list[Processor]]] = {
-    "json": [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
-    "text": [
-        structlog.dev.ConsoleRenderer(
-            colors=False, exception_formatter=structlog.dev.plain_traceback
-        )
-    ],
-}
-
 
 def configure(log_format: str, level: str, worker: int | None = None) -> None:
     """Send the whole program's log to stderr, a line an event, as ``text`` or ``json``.
@@ -85,22 +69,36 @@ def configure(log_format: str, level: str, worker: int | None = None) -> None:
     """
     logging.raiseExceptions = False
     handler = logging.StreamHandler(sys.stderr)
-    shared = _SHARED
+    handler.setFormatter(_formatter(log_format, {} if worker is None else {"worker": worker}))
     if worker is not None:
         handler.addFilter(_is_not_for_all)
-        shared = [*_SHARED, lambda _, __, fields: {"worker": worker, **fields}]
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *_RENDERERS[log_format],
-            ],
-        )
-    )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger(readiness.name).setLevel(logging.INFO)
 
 
 def _is_not_for_all(record: logging.LogRecord) -> bool:
     return not record.name.startswith(_LIFECYCLE)
+
+
+def _formatter(log_format: str, always: dict[str, object]) -> logging.Formatter:
+    # It imports rich where that is installed, which takes longer than a health check has to.
+    import structlog  # noqa: PLC0415
+
+    shared: list[Processor] = [
+        structlog.stdlib.ExtraAdder(),
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        lambda _, __, fields: {**always, **fields},
+    ]
+    renderers: dict[str, list[Processor]] = {
+        "json": [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+        "text": [
+            structlog.dev.ConsoleRenderer(
+                colors=False, exception_formatter=structlog.dev.plain_traceback
+            )
+        ],
+    }
+    meta = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared, processors=[meta, *renderers[log_format]]
+    )
