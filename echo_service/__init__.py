@@ -21,7 +21,8 @@ The map, in the order in which a byte travels:
 Beside the road: `config` (every option), `cli`, `listeners`, `tls`, `logs`, `registry` (who is
 connected) and `counts`; `admin` (the second address) and `metrics`; `process` (one that serves),
 `workers` (the parent of several), `worker`, `channel` (between these two), `cpus`, `signals` and
-`systemd` (what the service manager is told); `testing` and `pytest_plugin`.
+`systemd` (what the service manager is told); `testing` and `pytest_plugin`.  `echo_service.check`
+is a client of its own, which grades this service and others.
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
 """One connection to the endpoint: what is sent, what comes, and how it ends.
 
-Nothing here raises because of what the peer does, and nothing waits beyond the deadline:
-how a connection has ended is a fact to be judged like any other.
+Nothing here raises because of what an open connection does, and nothing waits beyond the
+deadline: how a connection has ended is a fact to be judged like any other.
 """
 
 from __future__ import annotations
 
 import base64
-import enum
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -15,7 +14,7 @@ import trio
 
 from echo_service.check import wire
 from echo_service.check.endpoint import UnreachableError
-from echo_service.check.wire import CLOSE, PING, PONG, Frame
+from echo_service.check.wire import CLOSE, PING, PONG, Came, Ending, Frame
 
 if TYPE_CHECKING:
     from echo_service.check.endpoint import Endpoint
@@ -23,20 +22,17 @@ if TYPE_CHECKING:
 _LARGEST_HEAD: Final = 65536
 """Bytes of a response's head after which it is none."""
 
+_MOST: Final = 64 * 1024 * 1024
+"""Bytes after which no more are taken: several times what any check has echoed."""
+
 _CHUNK: Final = 65536
 
-
-class Ending(enum.Enum):
-    """Why nothing more comes; the value says it of the peer."""
-
-    CLOSED = "TCP closed"
-    RESET = "TCP reset"
-    WAITING = "nothing more in time"
-    BROKEN = "what no server may send"
+_LEAVE: Final = 1.0
+"""Seconds that a closing handshake may take when there is nothing left to judge."""
 
 
 class Passed(NamedTuple):
-    """Bytes that went by, ``>`` to the peer or ``<`` from it."""
+    """Bytes that went by, ``>`` to the peer or ``<`` from it, or ``=``: words about it."""
 
     direction: str
     data: bytes
@@ -49,16 +45,19 @@ class NotOpenedError(Exception):
 class Client:
     """A connection, until ``deadline`` on Trio's clock; ``ending`` is None while it lasts.
 
-    The first ``greetings`` messages that come are not echoes, and passed over.
+    The first ``greetings`` messages that come are not echoes, and passed over; ``greeted``
+    are their frames.
     """
 
     def __init__(self, stream: trio.abc.Stream, deadline: float, greetings: int = 0) -> None:
         self.ending: Ending | None = None
         self.transcript: list[Passed] = []
+        self.greeted: list[Frame] = []
         self._stream = stream
         self._deadline = deadline
         self._greetings = greetings
         self._unread = bytearray()
+        self._received = 0
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts, each on its own; what the peer does not take any more is let go."""
@@ -69,6 +68,8 @@ class Client:
                     await self._stream.send_all(part)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 return
+            except trio.BusyResourceError:
+                return  # a pong, while a check sends what the peer does not take: it can wait
 
     async def answer(self) -> wire.Answer | None:
         """The head of the answer to a request, or None where there is none that ends."""
@@ -88,6 +89,7 @@ class Client:
             elif frame.is_control or not self._greetings:
                 return frame
             else:
+                self.greeted.append(frame)
                 self._greetings -= frame.fin
         return None
 
@@ -102,6 +104,30 @@ class Client:
                 if frame.fin:
                     return payload
         return None
+
+    async def come(self, whole: int | None = None) -> Came:
+        """The frames up to a Close, or the end, or so many ``whole`` messages and pongs."""
+        frames: list[Frame] = []
+        while whole != 0 and (frame := await self.frame()):
+            frames.append(frame)
+            if frame.opcode == CLOSE:
+                return Came(frames)
+            if whole is not None:
+                whole -= frame.fin
+        return Came(frames, self.ending)
+
+    async def hears(self, seconds: float) -> bool:
+        """Whether anything, an end too, comes within so many seconds; nothing of it is lost."""
+        with trio.move_on_after(seconds):
+            await self._receive()
+            return True
+        return False
+
+    async def leave(self) -> None:
+        """Do the closing handshake, where there is nothing left to judge."""
+        with trio.move_on_after(_LEAVE):
+            await self.send(wire.close(1000))
+            await self.come()
 
     async def aclose(self) -> None:
         """Close TCP, as a client does that has nothing to wait for."""
@@ -118,16 +144,21 @@ class Client:
         if self.ending is None:
             data = await self._receive_some()
             self._unread += data
+            self._received += len(data)
             if data:
                 self.transcript.append(Passed("<", data))
+            if self._received > _MOST:
+                self.ending = Ending.FLOOD
+            if self.ending is not None:
+                self.transcript.append(Passed("=", self.ending.value.encode()))
         return self.ending is None
 
     async def _receive_some(self) -> bytes:
         try:
             with trio.move_on_at(self._deadline):
-                data = await self._stream.receive_some(_CHUNK)
+                data = bytes(await self._stream.receive_some(_CHUNK))
                 self.ending = None if data else Ending.CLOSED
-                return bytes(data)
+                return data
             self.ending = Ending.WAITING
         except trio.BrokenResourceError:
             self.ending = Ending.RESET
@@ -147,30 +178,51 @@ class Trial:
 
     def __init__(self, endpoint: Endpoint, patience: float, greetings: int = 0) -> None:
         self.clients: list[Client] = []
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.patience = patience
         self._deadline = trio.current_time() + patience
         self._greetings = greetings
 
     async def connect(self) -> Client:
         """A connection without an opening handshake; raises `UnreachableError`."""
         with trio.move_on_at(self._deadline):
-            stream = await self._endpoint.connect()
+            stream = await self.endpoint.connect()
             self.clients.append(Client(stream, self._deadline, self._greetings))
             return self.clients[-1]
         raise UnreachableError("no connection in time")
 
+    def ask(
+        self,
+        *extra: tuple[str, str],
+        method: str = "GET",
+        version: str = "HTTP/1.1",
+        **changed: str | None,
+    ) -> tuple[bytes, str]:
+        """A request for an opening handshake, and what accepts it (RFC 6455 4.1).
+
+        ``Sec_WebSocket_Key=None`` leaves a header out, a text replaces it.
+        """
+        nonce = base64.b64encode(os.urandom(16)).decode()
+        named = {name.replace("_", "-"): value for name, value in changed.items()}
+        fields = wire.headers(self.endpoint.authority, nonce) | named
+        start = f"{method} {self.endpoint.target} {version}"
+        return wire.request(start, fields, extra), wire.accept(nonce)
+
     async def open(self, *extra: tuple[str, str]) -> Client:
         """A connection after its opening handshake; raises `NotOpenedError` without one."""
+        return (await self.negotiate(*extra))[0]
+
+    async def negotiate(self, *extra: tuple[str, str]) -> tuple[Client, wire.Answer]:
+        """The same, and the answer."""
         client = await self.connect()
-        nonce = base64.b64encode(os.urandom(16)).decode()
-        fields = wire.headers(self._endpoint.authority, nonce)
-        await client.send(wire.request(f"GET {self._endpoint.target} HTTP/1.1", fields, extra))
+        request, accept = self.ask(*extra)
+        await client.send(request)
         answer = await client.answer()
         if answer is None or answer.status != 101:
             raise NotOpenedError(in_words(answer, client.ending))
-        if answer.all("sec-websocket-accept") != [wire.accept(nonce)]:
+        if answer.all("sec-websocket-accept") != [accept]:
             raise NotOpenedError("101 with a wrong Sec-WebSocket-Accept")
-        return client
+        return client, answer
 
     async def aclose(self) -> None:
         """Close the connections."""

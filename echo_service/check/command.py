@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import trio
@@ -14,6 +14,10 @@ from echo_service.check.quick import quick
 
 if TYPE_CHECKING:
     from echo_service.check.endpoint import Endpoint
+
+
+_FILE: Final = click.File("w", encoding="utf-8", lazy=False)
+"""Opened before anything is sent: a report that can't be written is known at once."""
 
 
 def _seconds(text: str | float) -> float:
@@ -27,21 +31,40 @@ def _seconds(text: str | float) -> float:
 @click.command()
 @click.argument("url")
 @click.option("--quick", "is_quick", is_flag=True, help="A health check: connect, one echo, close.")
+@click.option("--stress", is_flag=True, help="The gentle forms of known attacks, too.")
+@click.option(
+    "--select",
+    "patterns",
+    metavar="PATTERN",
+    multiple=True,
+    help="Only the checks of this name or area: closing.code-0, 'closing.*', closing. Repeatable.",
+)
 @click.option(
     "--timeout", type=_seconds, metavar="S", default=5, show_default=True, help="For one check."
 )
+@click.option("--json", "is_json", is_flag=True, help="JSON on stdout, instead of a table.")
+@click.option(
+    "--junit", "junit_file", type=_FILE, metavar="FILE", help="Write JUnit's XML to it, too."
+)
+@click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write one page to it, too.")
 @click.option("--cacert", metavar="FILE", help="A PEM file with the authorities to trust.")
 @click.option("--insecure", is_flag=True, help="Trust any certificate.")
-def check(url: str, *, is_quick: bool, timeout: float, cacert: str | None, insecure: bool) -> int:
+@click.option("-v", "--verbose", is_flag=True, help="Show the bytes both ways.")
+def check(url: str, *, is_quick: bool, cacert: str | None, insecure: bool, **chosen: Any) -> int:
     """Grade a WebSocket echo endpoint.
 
     URL is ws://HOST[:PORT]/PATH, wss://HOST[:PORT]/PATH or ws+unix:PATH.  Exit code 0: all
-    passed; 1: a check failed; 2: no connection.
+    passed, or are allowed; 1: a check failed; 2: no connection.
     """
     target = _endpoint(url, cacert, insecure=insecure)
     if is_quick:
-        return _quick(target, timeout)
-    raise click.UsageError("only --quick is there yet")
+        return _quick(target, chosen["timeout"])
+    from echo_service.check.grade import grade  # noqa: PLC0415 - a health check has to be fast
+
+    try:
+        return grade(target, **chosen)
+    except endpoint.UnreachableError as error:
+        return _unreachable(target, error)
 
 
 def _endpoint(url: str, cacert: str | None, *, insecure: bool) -> Endpoint:
@@ -56,11 +79,15 @@ def _endpoint(url: str, cacert: str | None, *, insecure: bool) -> Endpoint:
         raise click.BadParameter(words, param_hint="URL") from error
 
 
-def _quick(target: Endpoint, timeout: float) -> int:
+def _quick(target: Endpoint, patience: float) -> int:
     try:
-        wrong = trio.run(quick, target, timeout)
+        wrong = trio.run(quick, target, patience)
     except endpoint.UnreachableError as error:
-        click.echo(f"no connection to {target.url}: {error}", err=True)
-        return 2
+        return _unreachable(target, error)
     click.echo(f"{target.url}: {wrong or 'echoes'}", err=bool(wrong))
     return 1 if wrong else 0
+
+
+def _unreachable(target: Endpoint, error: endpoint.UnreachableError) -> int:
+    click.echo(f"no connection to {target.url}: {error}", err=True)
+    return 2

@@ -7,6 +7,7 @@ that a server could send.  The module is pure: values in, bytes out, and back.
 from __future__ import annotations
 
 import base64
+import enum
 import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,6 +22,8 @@ KEY: Final = b"\x37\xfa\x21\x3d"
 The same in each run, so that a check that is repeated sends the same bytes; keys that
 can't be guessed (5.3) protect from scripts in a browser, and there are none here.
 """
+
+_VISIBLE: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 256))}
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -86,6 +89,11 @@ def frame(
     return head + key + (mask(payload, key) if key else payload)
 
 
+def octets(data: bytes) -> list[bytes]:
+    """The same bytes, each to be sent on its own."""
+    return [data[i : i + 1] for i in range(len(data))]
+
+
 def close(code: int | None = None, reason: bytes = b"") -> bytes:
     """A Close (RFC 6455 5.5.1)."""
     return frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason)
@@ -108,6 +116,28 @@ def take(data: bytes | bytearray) -> tuple[Frame, int] | None:
         payload = mask(payload, bytes(data[start - 4 : start]))
     found = Frame(data[0] & 0xF, payload, bool(data[0] & 0x80), data[0] >> 4 & 7, masked, length)
     return found, start + size
+
+
+# What came
+
+
+class Ending(enum.Enum):
+    """Why nothing more comes; the value says it of the peer."""
+
+    CLOSED = "TCP closed"
+    RESET = "TCP reset"
+    WAITING = "nothing more in time"
+    FLOOD = "more and more"
+
+
+class Came(NamedTuple):
+    """What came: frames, with a Close at the end at most, and why nothing more did.
+
+    ``ending`` is None where it was not waited for.
+    """
+
+    frames: Sequence[Frame]
+    ending: Ending | None = None
 
 
 # The opening handshake (RFC 6455 4.1)
@@ -139,7 +169,7 @@ def accept(nonce: str) -> str:
 
 
 class Answer(NamedTuple):
-    """The head of an HTTP response; ``status`` is 0 where it is none."""
+    """The head of an HTTP response; ``status`` is 0 where it is none of HTTP/1."""
 
     status: int
     reason: str
@@ -157,10 +187,14 @@ class Answer(NamedTuple):
 
 
 def answer(head: bytes) -> Answer:
-    """Read the head of a response, up to and with its empty line."""
-    start, *lines = head.decode("latin-1").split("\r\n")
+    """Read the head of a response, up to and with its empty line.
+
+    What is not printable ASCII comes out escaped: it will be shown in a terminal.
+    """
+    text = head.decode("latin-1").split("\r\n")
+    start, *lines = (line.translate(_VISIBLE) for line in text)
     version, status, reason = [*start.split(" ", 2), "", ""][:3]
-    if version != "HTTP/1.1" or not (status.isdecimal() and len(status) == 3):
+    if not version.startswith("HTTP/1.") or not (status.isdecimal() and len(status) == 3):
         return Answer(0, start[:80], ())
     pairs = (line.partition(":") for line in lines if line)
     return Answer(int(status), reason, [(n.lower(), value.strip(" \t")) for n, _, value in pairs])

@@ -27,14 +27,15 @@ class Peer:
         self._unread = b""
 
     async def upgrade(self, *lines: str, status: str = "101 Switching Protocols") -> None:
-        """Read a request and answer it, with these headers more."""
+        """Read a request and accept it, extensions and all, with these headers more."""
         while b"\r\n\r\n" not in self._unread:
             await self._receive()
         self.request, _, self._unread = self._unread.partition(b"\r\n\r\n")
         head = [f"HTTP/1.1 {status}", "Upgrade: websocket", "Connection: Upgrade", *lines]
-        if not any(line.startswith("Sec-WebSocket-Accept") for line in lines):
-            head.append(f"Sec-WebSocket-Accept: {self.accept()}")
-        await self.send("".join(f"{line}\r\n" for line in [*head, ""]).encode())
+        if offered := re.search(rb"(?i)\r\n(Sec-WebSocket-Extensions: [^\r]*)", self.request):
+            head.append(offered[1].decode("latin-1"))
+        head.append(f"Sec-WebSocket-Accept: {self.accept()}")
+        await self.send("".join(f"{line}\r\n" for line in [*head, ""]).encode("latin-1"))
 
     def accept(self) -> str:
         """What the client's key has to be answered with."""
