@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench deploy-test browser-test install uninstall clean
+	bench deploy-test browser-test peers install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -19,7 +19,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, within two minutes
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test coverage pythons wheel fuzz deploy-test browser-test exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel fuzz peers browser-test deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -56,6 +56,9 @@ deploy-test: .venv/check ## the deployments, for real: image, systemd, Kubernete
 browser-test: .venv/check ## the web page, in a real browser
 	scripts/browser-tools
 	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+peers: .venv/check ## `echo-service check` against other servers, and the table in docs/check.md
+	$(BIN)/python -m pytest -m peers $(ARGS)
 
 fuzz: .venv/check ## the codec in C, for a minute or SECONDS=..., under sanitizers
 	fuzz/run $(SECONDS) $(BIN)/python
