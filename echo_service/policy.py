@@ -32,6 +32,8 @@ class Ending(enum.Enum):
     INTERNAL_ERROR = "internal_error"
     CANCELLED = "cancelled"
     """The service was stopped at once, or its drain ran out of time."""
+    ASKED = "asked"
+    """The client had asked for it, by a query control."""
     REFUSED = "refused"
     """The opening handshake was refused: there was no WebSocket connection."""
     ANSWERED = "answered"
@@ -104,6 +106,9 @@ NO_STATUS: Final = 1005
 ABNORMAL: Final = 1006
 """Recorded where no Close came; never on the wire (RFC 6455 7.1.5)."""
 
+MAX_REASON: Final = 123
+"""Bytes of a close reason: a control frame's 125, less the code (RFC 6455 5.5)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -136,7 +141,7 @@ def close_code(payload: bytes) -> int | None:
 
 def close_payload(code: int, reason: str = "") -> bytes:
     """A Close frame's payload; the reason is ASCII, at most 123 bytes of it go out."""
-    return struct.pack("!H", code) + reason.encode("ascii")[:123]
+    return struct.pack("!H", code) + reason.encode("ascii")[:MAX_REASON]
 
 
 def row(code: int) -> CloseCodes:
@@ -176,6 +181,12 @@ def closed(payload: bytes) -> Verdict:
     return Verdict(Ending.PEER_CLOSED, payload, code)
 
 
+def asked(payload: bytes) -> Verdict:
+    """The verdict on a connection whose client asked for this Close, forbidden code or not."""
+    return Verdict(Ending.ASKED, payload)
+
+
+DROPPED: Final = Verdict(Ending.ASKED, received_code=ABNORMAL)
 IDLE: Final = Verdict(Ending.IDLE, close_payload(1011, "no sign of life"))
 INTERNAL_ERROR: Final = Verdict(Ending.INTERNAL_ERROR, close_payload(1011, "internal error"))
 STALLED: Final = Verdict(Ending.STALLED, received_code=ABNORMAL)

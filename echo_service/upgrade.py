@@ -60,6 +60,11 @@ class Accepted:
     compression: compression.Parameters | None
     subprotocol: str | None
 
+    def uncompressed(self) -> Accepted:
+        """The same without an extension."""
+        kept = [header for header in self.headers if header[0] != "Sec-WebSocket-Extensions"]
+        return Accepted(kept, None, self.subprotocol)
+
 
 def origin(text: str) -> Origin | None:
     """Scheme, host and port of an origin (RFC 6454), None if ``text`` is not one.

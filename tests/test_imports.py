@@ -27,6 +27,7 @@ PURE = {
     "counts": ({"policy"}, set(), set()),
     "registry": ({"counts", "policy"}, set(), set()),
     "upgrade": ({"compression", "request"}, set(), {"h11"}),
+    "controls": ({"policy", "request"}, set(), set()),
     "codec": ({"_codec"}, set(), set()),
     "intake": ({"compression", "policy"}, {"wsproto"}, set()),
     "session": ({"codec", "compression", "intake", "policy"}, {"wsproto"}, set()),

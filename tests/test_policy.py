@@ -106,6 +106,13 @@ def test_a_close_without_a_body_is_answered_with_one_without_a_body():
     assert verdict.sent_code == 1005
 
 
+def test_a_close_that_the_client_asked_for_may_have_any_code():
+    assert policy.asked(b"\x00\x00why") == Verdict(Ending.ASKED, b"\x00\x00why")
+    assert policy.asked(b"\x00\x00why").sent_code == 0
+    assert policy.asked(b"").sent_code == 1005
+    assert Verdict(Ending.ASKED, None, 1006) == policy.DROPPED
+
+
 @pytest.mark.parametrize("body", [b"\x00", b"\x03", b"\x20", b"\xff"])
 def test_a_body_of_one_byte_is_1002(body):
     close = b"\x03\xeaa Close with a body of one byte (RFC 6455 5.5.1)"

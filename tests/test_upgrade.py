@@ -340,3 +340,9 @@ def test_without_an_offer_that_fits_there_is_a_101_without_an_extension(value):
 
 def test_without_compression_no_offer_is_accepted():
     assert accept(wire.request("/", OFFER), compress=False) == upgrade.Accepted(SWITCH, None, None)
+
+
+def test_an_extension_can_be_taken_back_and_all_else_stays():
+    accepted = accept(wire.request(**{k.replace("-", "_"): v for k, v in VALUES.items()}))
+    assert accepted.compression is not None
+    assert accepted.uncompressed() == upgrade.Accepted(SWITCH, None, None)
