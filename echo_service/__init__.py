@@ -10,10 +10,12 @@ The map, in the order in which a byte travels:
 - `echo_service.request`: bytes → an HTTP request, or why not
 - `echo_service.forwarded`: a request → who the client is, behind a proxy
 - `echo_service.upgrade`: a request → a 101, or why not
+- `echo_service.controls`: a target → what the client asks of its own connection
 - `echo_service.compression`: permessage-deflate, agreed on and done
 - `echo_service.session`: frames in → frames out
 - `echo_service.codec`: the simple ones, twice: here and in ``_codec.c``
 - `echo_service.intake`: all the others, on their way through wsproto
+- `echo_service.shaping`, `echo_service.pacing`: session and transport as the client asked for
 - `echo_service.policy`: why it ended → the Close that is sent
 - `echo_service.endpoints`: a request that is no handshake → an answer
 - `echo_service.page`: one of these answers, for browsers

@@ -271,6 +271,13 @@ class Config:
         "Proxies whose Forwarded or X-Forwarded-For header names the client.",
         repeatable=True,
     )
+    controls: bool = _option(
+        True,
+        _boolean,
+        "one of " + ", ".join(_BOOLEANS),
+        "",
+        "Query controls: ?delay=0.5 and the like shape that one connection.",
+    )
     log_format: str = _option(
         "text",
         _one_of({"text": "text", "json": "json"}),

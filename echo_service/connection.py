@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from echo_service import endpoints, forwarded, policy, upgrade
+from echo_service import controls, endpoints, forwarded, policy, upgrade
 from echo_service.codec import BEST
+from echo_service.controls import Controls
 from echo_service.logs import logger
+from echo_service.pacing import PacedTransport
 from echo_service.policy import Ending, Verdict
 from echo_service.registry import Outcome
 from echo_service.request import Refused, RequestReader, switching_protocols
-from echo_service.session import Session
+from echo_service.session import Session, frame
+from echo_service.shaping import ShapedSession
 
 if TYPE_CHECKING:
     import h11
@@ -46,6 +49,8 @@ still: what the peer has sent in the meantime is yet to be received, for which t
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 """What Trio's streams raise when the peer has reset or dropped its end."""
 
+_NO_CONTROLS: Final = Controls()
+
 _identifiers = itertools.count(1)
 
 
@@ -56,11 +61,13 @@ class Connection:
         "_begun",
         "_closed",
         "_config",
+        "_controls",
         "_draining",
         "_ending",
         "_finished",
         "_identifier",
         "_linger",
+        "_next_ping",
         "_peer",
         "_reader",
         "_registry",
@@ -88,6 +95,8 @@ class Connection:
         self._begun = trio.current_time()
         self._identifier = next(_identifiers)
         self._reader = RequestReader()
+        self._controls = _NO_CONTROLS
+        self._next_ping = math.inf
         self._session: Session | None = None
         self._status: int | None = None
         self._ending = Ending.VANISHED
@@ -272,9 +281,11 @@ class Connection:
         closed = self._registry.closed_because
         if accepted is None:
             return endpoints.answer(request, ready=closed is None)
+        if self._config.controls:
+            self._controls = controls.parse(request.target) or _NO_CONTROLS
         if closed is not None:
             raise self._unavailable(closed)
-        return accepted
+        return accepted if self._controls.compress is None else accepted.uncompressed()
 
     def _unavailable(self, cause: str) -> Refused:
         return Refused(503, cause, ("Retry-After", str(RETRY_AFTER)))
@@ -298,10 +309,13 @@ class Connection:
 
     async def _open(self, request: h11.Request, accepted: Accepted) -> Session:
         """Switch protocols: from here on there is a session."""
-        switching = switching_protocols(accepted.headers)
-        codec = BEST if self._config.fast_lane else None
-        session = Session(self._config.max_message_size, accepted.compression, codec)
-        self._session = session
+        asked = self._controls
+        opening = switching_protocols(accepted.headers)
+        extensions = accepted.compression.response if accepted.compression else None
+        if asked.info is not None:
+            told = request.target, request.headers, self._peer, extensions, accepted.subprotocol
+            opening += frame(0x1, controls.info(*told))
+        session = self._session = self._begin(accepted)
         self._sending = True  # from here on the 101 is owed, and no Close may take its place
         self._status = 101
         self._registry.enter(self)
@@ -311,10 +325,22 @@ class Connection:
             peer=self._peer,
             **self._via,
             target=request.target.decode(),
-            extensions=accepted.compression.response if accepted.compression else None,
+            extensions=extensions,
+            **({"controls": asked.asked} if asked is not _NO_CONTROLS else {}),
         )
-        await self._send(switching)
+        await self._send(opening)
+        if isinstance(session, ShapedSession):
+            self._transport = PacedTransport(self._transport, session, asked)
+        if asked.ping is not None:
+            self._next_ping = trio.current_time() + asked.ping
         return session
+
+    def _begin(self, accepted: Accepted) -> Session:
+        """The session, of an ordinary connection or of one that is shaped."""
+        limit = self._config.max_message_size
+        if self._controls.shapes:
+            return ShapedSession(limit, accepted.compression, self._controls)
+        return Session(limit, accepted.compression, BEST if self._config.fast_lane else None)
 
     # The open connection
 
@@ -325,41 +351,54 @@ class Connection:
         while session.verdict is None and verdict is None:
             verdict = await self._go_on(session)
             await self._send_rest()
-        await self._finish(b"" if verdict is None else session.end(verdict))
+        if session.verdict is policy.DROPPED:
+            await self._drop()
+        else:
+            await self._finish(b"" if verdict is None else session.end(verdict))
 
     async def _go_on(self, session: Session) -> Verdict | None:
         """Echo until there is a rest to be sent, or an end; pings a peer that is silent (5.5.2).
 
         Returns why it ends, where the session doesn't tell.
         """
-        config = self._config
-        wait = config.ping_interval or math.inf
+        config, steady = self._config, self._controls.ping
+        interval = math.inf if steady else config.ping_interval or math.inf
+        wait = interval
         since = trio.current_time()
         pinged, waited = 0.0, False
         while True:
-            with trio.CancelScope(deadline=since + wait) as self._waiting:
+            with trio.CancelScope(deadline=min(since + wait, self._next_ping)) as self._waiting:
                 if not self._draining:
-                    goes_on = await self._transport.exchange(session, once=bool(pinged))
-                    if pinged and goes_on:
-                        took = trio.current_time() - pinged
-                        self._registry.counts.round_trips.observe(took)
-                    return None if goes_on else policy.VANISHED
+                    return await self._exchange(session, pinged)
             if self._draining:
                 return policy.DRAINING[config.drain_code]
-            if self._transport.active > since:
+            if steady and trio.current_time() >= self._next_ping:
+                self._next_ping = trio.current_time() + steady
+            elif self._transport.active > since:
                 since = self._transport.active
-                wait = config.ping_interval
+                wait = interval
                 pinged, waited = 0.0, False
                 continue
-            if trio.current_time() - since - wait > HELD_UP and not waited:
+            elif trio.current_time() - since - wait > HELD_UP and not waited:
                 since = trio.current_time() - wait + HELD_UP
                 waited = True
                 continue
-            if pinged and config.ping_timeout:
+            elif pinged and config.ping_timeout:
                 return policy.IDLE
             await self._send(session.ping())
-            pinged = since = trio.current_time()
-            wait = config.ping_timeout or config.ping_interval
+            if self._transport.deaf:  # no answer can be heard
+                since = trio.current_time()
+            elif not pinged or not config.ping_timeout:
+                pinged = since = trio.current_time()
+                wait = config.ping_timeout or interval
+
+    async def _exchange(self, session: Session, pinged: float) -> Verdict | None:
+        """Echo; ``pinged`` is when a ping went out that nothing has followed yet, 0 for none."""
+        if not await self._transport.exchange(session, once=bool(pinged)):
+            return policy.VANISHED
+        if pinged:
+            self._registry.counts.round_trips.observe(trio.current_time() - pinged)
+        return None
 
     async def _send(self, data: Octets) -> None:
         """Send all of it, however slowly the peer takes it."""
@@ -389,7 +428,15 @@ class Connection:
 
     # The end
 
-    async def _finish(self, last: bytes) -> None:
+    async def _drop(self) -> None:
+        """Reset the connection, as its client has asked, once what was sent has been taken."""
+        with trio.move_on_after(self._config.close_timeout):
+            while self._transport.untaken:  # noqa: ASYNC110 - the kernel tells, but only if asked
+                await trio.sleep(0.01)
+        await self._transport.reset()
+        self._closed = True
+
+    async def _finish(self, last: Octets) -> None:
         """Send the last bytes, half-close, and read to the end before the stream is closed.
 
         A stream that is closed with bytes unread is reset, and the reset may destroy our

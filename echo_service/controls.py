@@ -110,7 +110,8 @@ class Controls:
     @property
     def shapes(self) -> bool:
         """Whether they change what the echo is, so that it takes a road of its own."""
-        return not {"delay", "fragment", "close", "drop"}.isdisjoint(self.asked)
+        values = (self.delay, self.fragment, self.close, self.drop)
+        return any(value is not None for value in values)
 
     @property
     def end(self) -> tuple[float, Verdict] | None:

@@ -64,7 +64,7 @@ def _whole_close(data: Octets, codec: Codec) -> bytes | None:
 
 
 def frame(opcode: int, payload: bytes = b"") -> bytes:
-    """A whole control frame."""
+    """A whole frame."""
     return frame_header(0x80 | opcode, len(payload)) + payload
 
 
@@ -225,6 +225,22 @@ class Session:
 
     def _judge(self, data: Octets) -> bytes | bytearray:
         """Have wsproto take what came, and answer what it tells of it."""
+        connection, intake, rest = self._feed(data)
+        out: bytes | bytearray = b""
+        for event in connection.events():
+            if type(event) is CloseConnection:
+                return out + self._peer_ended(event, intake)
+            answer = self._answer(event, intake)
+            out = out + answer if out else answer
+        self._hold(rest)
+        if self._codec is not None and intake.at_rest(self._fed):
+            self._wsproto = None
+            if intake.deflate is None:
+                self._intake = None
+        return out
+
+    def _feed(self, data: Octets) -> tuple[Connection, Intake, Octets]:
+        """Give wsproto of what came as much as a call takes; the rest is returned with both."""
         intake = self._intake
         if intake is None:
             intake = self._intake = Intake(self._max_message_size, None)
@@ -235,18 +251,7 @@ class Session:
         piece = bytes(data[:step])
         self._fed += len(piece)
         self._wsproto.receive_data(piece)
-        out: bytes | bytearray = b""
-        for event in self._wsproto.events():
-            if type(event) is CloseConnection:
-                return out + self._peer_ended(event, intake)
-            answer = self._answer(event, intake)
-            out = out + answer if out else answer
-        self._hold(data[step:])
-        if self._codec is not None and intake.at_rest(self._fed):
-            self._wsproto = None
-            if intake.deflate is None:
-                self._intake = None
-        return out
+        return self._wsproto, intake, data[step:]
 
     def _answer(self, event: Event, intake: Intake) -> bytes | bytearray:
         if type(event) is Ping:
@@ -287,13 +292,13 @@ class Session:
         self.verdict = verdict
         return b"" if verdict.close is None else frame(0x8, verdict.close)
 
-    def end(self, verdict: Verdict) -> bytes:
+    def end(self, verdict: Verdict) -> bytes | bytearray:
         """End the session from outside; returns the Close to send, if there is one."""
         if verdict.close is not None:  # it goes out alone, after all that was echoed
             self.before = self.carried
         return self._end(verdict)
 
-    def give_up(self) -> bytes:
+    def give_up(self) -> bytes | bytearray:
         """End the session after an error of ours, which may have left anything behind."""
         self._deaf = True
         self.holds = False

@@ -13,6 +13,7 @@ import socket
 import struct
 import termios
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -31,6 +32,8 @@ AT_ONCE: Final = 2097152
 """Bytes of an echo after which the rest is left to whoever waits: others have their turn."""
 
 NOTHING: Final = memoryview(b"")
+
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class Transport(ABC):
@@ -75,6 +78,15 @@ class Transport(ABC):
     @abstractmethod
     async def abort(self) -> None:
         """Close it at once."""
+
+    async def reset(self) -> None:
+        """Close it so that the peer notices: TCP resets the connection (RFC 9293 3.5.2)."""
+        await self.abort()
+
+    @property
+    def deaf(self) -> bool:
+        """Whether nothing is being received, because an echo is to wait."""
+        return False
 
     async def exchange(self, session: Session, *, once: bool = False) -> bool:
         """Receive, and send what the session answers, until there is something to decide.
@@ -212,4 +224,10 @@ class SocketTransport(Transport):
 
     async def abort(self) -> None:
         """Close the socket, which is never more than that."""
+        self._socket.close()
+
+    async def reset(self) -> None:
+        """Close the socket with a linger of nothing; what the peer has not taken is lost."""
+        with suppress(OSError):  # it may be reset already
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
         self._socket.close()

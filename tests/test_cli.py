@@ -77,6 +77,8 @@ def chosen(monkeypatch, run) -> Callable[..., Config]:
         (["--drain-timeout=1", "--drain-code=1012"], {"drain_timeout": 1, "drain_code": 1012}),
         (["--compression"], {"compression": True}),
         (["--no-compression"], {"compression": False}),
+        (["--controls"], {"controls": True}),
+        (["--no-controls"], {"controls": False}),
         (["--subprotocol", "a", "--subprotocol", "b"], {"subprotocol": ("a", "b")}),
         (["--allow-origin", "null"], {"allow_origin": ("null",)}),
         (["--log-format=json", "--log-level=debug"], {"log_format": "json", "log_level": "debug"}),
@@ -128,13 +130,6 @@ def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict
         (["--drian-code=1001"], {}, ["--drian-code"]),
         (["--drain-code"], {}, ["--drain-code", "argument"]),
         (["extra"], {}, ["extra"]),
-        *[
-            ([option], {}, [option.partition("=")[0]])
-            for option in (
-                "--controls",
-                "--no-controls",
-            )
-        ],
         (["--workers=0"], {}, ["--workers", "'0'", "from 1 to 1024, or auto"]),
         ([], {"ECHO_SERVICE_WORKERS": "all"}, ["ECHO_SERVICE_WORKERS", "'all'", "auto"]),
         (["--workers=2", "--tls-cert=no", "--tls-key=such"], {}, ["--tls-cert", "PEM"]),

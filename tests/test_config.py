@@ -32,6 +32,7 @@ DEFAULTS = {
     "subprotocol": (),
     "allow_origin": (),
     "trusted_proxy": (),
+    "controls": True,
     "log_format": "text",
     "log_level": "info",
 }
@@ -229,7 +230,7 @@ def test_what_kubernetes_injects_for_a_service_of_our_name_is_left_alone(key: st
         "ECHO_SERVICE_WORKER",
         "ECHO_SERVICE_ADMIN",
         "ECHO_SERVICE_TRUSTED_PROXIES",
-        "ECHO_SERVICE_CONTROLS",
+        "ECHO_SERVICE_CONTROL",
     ],
 )
 def test_unknown_variable_is_refused_by_name(key: str):

@@ -31,6 +31,11 @@ PURE = {
     "codec": ({"_codec"}, set(), set()),
     "intake": ({"compression", "policy"}, {"wsproto"}, set()),
     "session": ({"codec", "compression", "intake", "policy"}, {"wsproto"}, set()),
+    "shaping": (
+        {"codec", "compression", "controls", "intake", "policy", "session"},
+        {"wsproto"},
+        set(),
+    ),
 }
 
 FORBIDDEN = {"trio", "socket", "time", "select", "ssl", "asyncio", "threading", "structlog"}
