@@ -280,7 +280,7 @@ class Connection:
         )
         closed = self._registry.closed_because
         if accepted is None:
-            return endpoints.answer(request, ready=closed is None)
+            return endpoints.answer(request, ready=closed is None, controls=self._config.controls)
         if self._config.controls:
             self._controls = controls.parse(request.target) or _NO_CONTROLS
         if closed is not None:

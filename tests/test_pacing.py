@@ -374,6 +374,14 @@ async def test_over_a_socket_a_drop_is_a_reset(dial, way: str, after: int):
     assert dial.server.statistics().endings == {Ending.ASKED: 1}
 
 
+async def test_over_a_unix_socket_a_drop_is_an_end_of_stream(nursery, connect, tmp_path):
+    running: Server = await nursery.start(serve, Config(bind=[f"unix:{tmp_path}/echo"]))
+    client = await connect(running)
+    await client.open("/?drop=1")
+    await client.echo()
+    assert await client.rest() == b""
+
+
 @pytest.mark.parametrize("way", ["lane"])
 async def test_of_a_large_echo_all_has_arrived_when_the_reset_does(dial, way: str):
     """A reset throws away what is still on its way: it is not sent before that has gone."""

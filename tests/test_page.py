@@ -161,7 +161,7 @@ async def fetch(nursery, connect):
 async def test_the_page_is_served_whole_with_its_headers(fetch, target):
     head, body = await fetch("GET", target)
     assert wire.status(head) == 200
-    assert body.decode() == page.html(controls=False)
+    assert body.decode() == page.html(controls=True)
     for name, value in [*page.HEADERS, ("Content-Length", str(len(body)))]:
         assert f"\r\n{name}: {value}\r\n".lower() in head.decode().lower()
 

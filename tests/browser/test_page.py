@@ -9,14 +9,9 @@ from itertools import product
 
 import pytest
 
-from echo_service import config
 from tests.browser.conftest import PHONE, WIDE
 
 pytestmark = [pytest.mark.browser, pytest.mark.usefixtures("in_time")]
-
-with_controls = pytest.mark.skipif(
-    "controls" not in config.OPTIONS, reason="the service has no query controls yet"
-)
 
 MILLISECONDS = re.compile(r"^[0-9]+(\.[0-9]+)? ms$")
 
@@ -196,7 +191,6 @@ def test_a_connection_that_is_cut_off_is_seen_as_1006_and_not_clean(visit):
     assert here.page.locator("#strip").get_attribute("data-clean") == "false"
 
 
-@with_controls
 @pytest.mark.parametrize(
     "sent, seen",
     [("0", ("0", "true")), ("2999", ("2999", "true")), ("1006", ("1006", "false"))],
@@ -215,7 +209,6 @@ def test_a_forbidden_code_of_the_service_is_shown_as_the_browser_takes_it(visit,
     assert len(here.complaints) == (sent == "1006")  # the browser's own
 
 
-@with_controls
 def test_the_controls_are_the_query_and_the_greeting_is_no_echo(quiet):
     here = quiet()
     here.page.get_by_text("Query controls").click()
@@ -235,7 +228,6 @@ def test_the_controls_are_the_query_and_the_greeting_is_no_echo(quiet):
     assert (here.end()["code"], here.end()["reason"]) == ("4000", "&=ü")
 
 
-@with_controls
 def test_a_service_without_controls_offers_none(quiet):
     here = quiet(controls=False)
     assert here.page.get_by_text("Query controls").count() == 0
