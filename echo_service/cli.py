@@ -113,7 +113,9 @@ def serve(**flags: object) -> int:
     logs.configure(chosen.log_format, chosen.log_level)
     try:
         many = cpus.available() if chosen.workers == "auto" else chosen.workers
-        return trio.run(process.run, chosen) if many == 1 else trio.run(workers.run, many, chosen)
+        if many == 1:
+            return trio.run(process.run, dataclasses.replace(chosen, workers=1))
+        return trio.run(workers.run, many, chosen)
     except BaseExceptionGroup as group:
         raise _only(group) from None
 

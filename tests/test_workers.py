@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 from contextlib import suppress
@@ -309,6 +310,19 @@ async def test_an_address_of_another_service_with_workers_is_in_use_too(service,
     other = await program("serve", "--workers=2", f"--bind={address}")
     assert await other.ends() == 1
     assert address in other.lines[0]
+
+
+@pytest.mark.skipif(shutil.which("taskset") is None, reason="taskset is not here")
+async def test_auto_is_one_process_where_there_is_one_cpu(program, connect):
+    one = f'exec taskset --cpu-list {min(os.sched_getaffinity(0))} "$@"'
+    running = await program("serve", "--workers=auto", "--bind=127.0.0.1:0", shell=one)
+    client = await connect(await running.url())
+    await client.open()
+    await client.echo()
+    await client.stream.aclose()
+    running.process.terminate()
+    assert await running.ends() == 0
+    assert "worker" not in "".join(running.lines)
 
 
 async def test_a_program_that_embeds_the_service_is_one_process():
