@@ -33,7 +33,7 @@ COPY --from=build /app /app
 ENV PATH=/app/bin:${PATH} \
     ECHO_SERVICE_BIND=0.0.0.0:8080
 # The base has no bytecode of Python's own library; this makes it of what a start and a check use.
-RUN ["python", "-c", "import encodings.idna, echo_service.cli, echo_service.check.command, echo_service.metrics"]
+RUN ["python", "-c", "import encodings.idna, structlog, echo_service.cli, echo_service.check.command, echo_service.metrics"]
 EXPOSE 8080
 USER 65532:65532
 HEALTHCHECK --interval=30s --timeout=10s --start-period=10s \

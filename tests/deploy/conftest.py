@@ -5,18 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from tests.deploy.containers import Podman
 
 ROOT = Path(__file__).parents[2]
 
 STRICT = "NOTHING_SKIPPED"
 """The variable with which a tool that is missing is a failure, as it is in CI."""
+
+
+CACHE = os.environ.get("DEPLOY_CACHE", str(ROOT / ".cache"))
+"""Where the small Debians are kept from one run to the next."""
 
 
 def missing(words: str) -> None:
@@ -43,3 +50,23 @@ def tool() -> Callable[[str, str], str]:
         return str(path)
 
     return find
+
+
+@pytest.fixture(scope="session")
+def podman(tool) -> Iterator[Podman]:
+    """Podman, and the base of the image."""
+    from tests.deploy.containers import podman_below
+
+    for name in ("podman", "runc", "mmdebstrap", "iptables", "/usr/lib/podman/netavark"):
+        tool(name, f"Debian's {Path(name).name}")
+    if os.geteuid() != 0:
+        missing("to make the base of the image takes root")
+    with tempfile.TemporaryDirectory() as folder, podman_below(Path(folder), CACHE) as podman:
+        yield podman
+
+
+@pytest.fixture(scope="session")
+def image(podman) -> str:
+    """The name of the image, built from the Dockerfile."""
+    podman.build("echo-service", "--build-arg=REVISION=0123abc")
+    return "echo-service"
