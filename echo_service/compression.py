@@ -26,7 +26,7 @@ from wsproto.frame_protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 WINDOW_BITS: Final = 12
 """The window that we choose where the peer leaves it to us: with `MEMORY_LEVEL` it
@@ -51,10 +51,14 @@ allows 8, which zlib's raw deflate can't do; declining such an offer is always l
 
 _NAME: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAMETER: Final = re.compile(
-    rf'[ \t]*({_NAME})[ \t]*(?:=[ \t]*(?:({_NAME})|"((?:[^"\\]|\\.)*)")[ \t]*)?'
+    rf';[ \t]*({_NAME})[ \t]*(?:=[ \t]*(?:({_NAME})|"((?:[^"\\]|\\.)*+)")[ \t]*)?'
 )
+_OFFER: Final = re.compile(rf"[ \t]*permessage-deflate[ \t]*(?:{_PARAMETER.pattern}){{0,4}}")
+"""An offer that may be accepted; there are four parameters, and none may come twice."""
+
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
-_PIECE: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[^",;]+|[,;]')
+_ELEMENT: Final = re.compile(r'(?:[^",]++|"(?:[^"\\]|\\.)*+"?)++')
+"""An element of a list; quotes hide a comma.  Empty ones don't count (RFC 9110 5.6.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,31 +83,17 @@ def negotiate(header: str) -> Parameters | None:
     an unknown, doubled, missing or out-of-range parameter is declined and the next
     is looked at (RFC 7692 5 and 7.1).  Takes time linear in the header's length.
     """
-    return next(filter(None, map(_judge, _split(header))), None)
+    return next(filter(None, map(_judge, _ELEMENT.findall(header))), None)
 
 
-def _split(header: str) -> Iterator[list[str]]:
-    """The elements of a header, each cut at its semicolons; quotes hide both signs."""
-    element: list[str] = []
-    text: list[str] = []
-    for piece in [*_PIECE.findall(header), ","]:
-        if piece not in (",", ";"):
-            text.append(piece)
-            continue
-        element.append("".join(text))
-        text = []
-        if piece == ",":
-            yield element
-            element = []
-
-
-def _judge(element: list[str]) -> Parameters | None:
+def _judge(element: str) -> Parameters | None:
     """The parameters agreed on by accepting this one offer, or None to decline it."""
-    name, *rest = element
-    matches = [_PARAMETER.fullmatch(parameter) for parameter in rest]
-    if name.strip(" \t") != "permessage-deflate" or None in matches:
+    if not _OFFER.fullmatch(element):
         return None
-    pairs = [(m[1], m[2] if m[3] is None else _QUOTED_PAIR.sub(r"\1", m[3])) for m in matches if m]
+    pairs = [
+        (m[1], m[2] if m[3] is None else _QUOTED_PAIR.sub(r"\1", m[3]))
+        for m in _PARAMETER.finditer(element)
+    ]
     offer = dict(pairs)
     if len(offer) < len(pairs) or not all(_acceptable(*pair) for pair in pairs):
         return None
