@@ -69,7 +69,11 @@ class TLSTransport(SocketTransport):
         """What is to be sent after the rest, and is not enciphered yet."""
 
     async def receive(self) -> bytes:
-        """The next bytes, deciphered; none at the peer's close_notify (RFC 8446 6.1)."""
+        """The next bytes, deciphered; none at the peer's close_notify (RFC 8446 6.1).
+
+        All that has arrived comes at once, in however many records: only waiting for more
+        yields to other tasks.
+        """
         while True:
             data = self._decipher()
             self._utter()
@@ -85,16 +89,26 @@ class TLSTransport(SocketTransport):
                 self._incoming.write_eof()
 
     def _decipher(self) -> bytes | None:
-        """What has come of a message; None if that is not enough."""
+        """What has come; None if that is not a whole record, nothing at an end.
+
+        An end that comes after something is there again the next time.  After an error
+        nothing more is said (RFC 8446 6.2): what came before it has no echo either.
+        """
+        pieces: list[bytes] = []
         try:
-            return self._tls.read(RECEIVE)
+            while piece := self._tls.read(RECEIVE):
+                pieces.append(piece)
+                if not self._incoming.pending:
+                    break
         except ssl.SSLWantReadError:
-            return None
+            if not pieces:
+                return None
         except ssl.SSLZeroReturnError:
-            return b""
+            pass
         except ssl.SSLError as error:
             self._utter()  # the alert that tells the peer
             raise trio.BrokenResourceError from error
+        return b"".join(pieces)
 
     def _utter(self) -> None:
         """Send what TLS itself has to say."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,56 @@ async def test_close_notify_of_a_client_is_answered_with_ours(secure, connect_se
     await client.open()
     below, rest = await client.stream.unwrap()  # fails where a FIN comes instead
     assert (await below.receive_some(), rest) == (b"", b"")
+
+
+class Tail:
+    """What a client has enciphered, to be sent in one segment."""
+
+    def __init__(self, client: wire.Client) -> None:
+        self._stream = client.stream
+        self.segment = b""
+
+    def add(self, data: bytes) -> None:
+        self._stream._ssl_object.write(data)
+        self.segment += self._stream._outgoing.read()
+
+    def end(self) -> None:
+        with suppress(ssl.SSLWantReadError):
+            self._stream._ssl_object.unwrap()
+        self.segment += self._stream._outgoing.read()
+
+
+async def test_many_records_in_a_segment_leave_the_others_their_turn(
+    secure, connect_securely, monkeypatch
+):
+    """All are deciphered at once, and then the session judges how much is done in a turn."""
+    received = []
+    receive = tls.TLSTransport.receive
+
+    async def noted(self):
+        received.append(await receive(self))
+        return received[-1]
+
+    monkeypatch.setattr(tls.TLSTransport, "receive", noted)
+    client = await connect_securely(secure)
+    await client.open()
+    tail = Tail(client)
+    for _ in range(100):
+        tail.add(frame(TEXT, b"hello"))
+    await client.stream.transport_stream.send_all(tail.segment)
+    assert [await client.frame() for _ in range(100)] == 100 * [wire.Frame(TEXT, b"hello")]
+    assert received[1:] == [100 * frame(TEXT, b"hello")]
+
+
+async def test_what_came_before_the_end_in_a_segment_is_echoed(secure, connect_securely):
+    client = await connect_securely(secure)
+    await client.open()
+    tail = Tail(client)
+    tail.add(frame(TEXT, b"hello"))
+    tail.end()
+    await client.stream.transport_stream.send_all(tail.segment)
+    await until(lambda: secure.statistics().connections == 0)
+    assert (secure.statistics().texts, secure.statistics().endings) == (1, {Ending.VANISHED: 1})
 
 
 class Dripping(trio.abc.SendStream):
