@@ -129,6 +129,9 @@ class Intake(Extension):
         """Judge a header; wsproto calls this again where the masking key had not come yet."""
         self._opcode = opcode
         self._length = payload_length
+        misplaced = self._misplaced(opcode)
+        if misplaced is not None:
+            return self._fail(misplaced)
         allowed: CloseReason | RsvBits = _NO_RSV
         if self.deflate is not None:
             allowed = self.deflate.frame_inbound_header(proto, opcode, rsv, payload_length)
@@ -136,19 +139,22 @@ class Intake(Extension):
                 return self._fail_deflated(allowed)
         if opcode.iscontrol():
             return allowed
-        if opcode is Opcode.CONTINUATION:
-            if not self._fragments:
-                return self._fail(Violation.CONTINUATION_STRAY)
-            if self._fragments == MAX_FRAGMENTS:
-                return self._fail(Violation.TOO_MANY_FRAGMENTS)
-        elif self._fragments:
-            return self._fail(Violation.CONTINUATION_MISSING)
-        else:
+        if opcode is not Opcode.CONTINUATION:
             self._begin(opcode)
         if not self._compressed and self.size + payload_length > self._max_message_size:
             return self._fail(Violation.TOO_BIG)
         self.missing = payload_length
         return allowed
+
+    def _misplaced(self, opcode: Opcode) -> Violation | None:
+        """What is wrong with a frame here, whatever else it says (RFC 6455 5.4)."""
+        if opcode.iscontrol():
+            return None
+        if opcode is not Opcode.CONTINUATION:
+            return Violation.CONTINUATION_MISSING if self._fragments else None
+        if not self._fragments:
+            return Violation.CONTINUATION_STRAY
+        return Violation.TOO_MANY_FRAGMENTS if self._fragments == MAX_FRAGMENTS else None
 
     def _begin(self, opcode: Opcode) -> None:
         self.size = 0

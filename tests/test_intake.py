@@ -138,6 +138,12 @@ def test_what_no_deflater_sends_is_refused_at_its_header():
     assert taken(sent, deflating()).violation is Violation.TOO_BIG
 
 
+def test_a_continuation_of_no_message_is_no_part_of_the_compressed_one_before_it():
+    sent = wire.frame(BINARY, wire.deflate(b"a"), rsv=4)
+    stray = wire.header(CONTINUATION, 2 * LIMIT + 1025) + wire.KEY
+    assert taken(sent + stray, deflating()).violation is Violation.CONTINUATION_STRAY
+
+
 def test_plain_messages_go_through_beside_compressed_ones():
     there = taken(
         wire.frame(BINARY, wire.deflate(b"a"), rsv=4) + wire.frame(BINARY, b"b"), deflating()

@@ -266,6 +266,15 @@ def test_what_is_left_to_wsproto_is_taken_alike_after_our_close(name, agreed):
         answered(1000, agreed, [sent[:end], sent[end:]], end=1)
 
 
+@pytest.mark.parametrize("length", [3, 200, 3000, 65536])
+def test_a_continuation_of_no_message_is_that_after_a_compressed_message_too(length):
+    """It was taken for a part of the compressed one, and too big for it, with a codec only."""
+    sent = wire.frame(TEXT, wire.deflate(b"Hello"), rsv=4) + wire.frame(TEXT, b"plain")
+    stray = wire.header(CONTINUATION, length) + KEY
+    assert wire.codes(same(200, DEFLATE, sent + stray)) == [1002]
+    assert wire.codes(same(200, DEFLATE, sent[:-11] + stray)) == [1002]
+
+
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("agreed", AGREED)
 def test_the_limit_is_the_same(limit, agreed):
