@@ -110,7 +110,7 @@ def serve(**flags: object) -> int:
     Every path echoes; /healthz and /readyz are for probes.  Logs go to stderr.
     """
     chosen = load(flags, os.environ, os.getpid())
-    logs.configure(chosen.log_format, chosen.log_level)
+    log = logs.configure(chosen.log_format, chosen.log_level)
     try:
         many = cpus.available() if chosen.workers == "auto" else chosen.workers
         if many == 1:
@@ -118,6 +118,8 @@ def serve(**flags: object) -> int:
         return trio.run(workers.run, many, chosen)
     except BaseExceptionGroup as group:
         raise _only(group) from None
+    finally:
+        log.close()  # what was logged comes before any last words
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> Config:
