@@ -169,22 +169,23 @@ async def serve(
     """
     if config.workers != 1:
         raise ConfigError("workers", config.workers, "1 here; several are for the command")
+    server = Server(config)
     async with (
         listeners.opened(config.bind) as listening,
         listeners.opened(config.admin_addresses) as admin_listening,
     ):
-        await serve_on(listening, admin_listening, config, task_status=task_status)
+        await serve_on(server, listening, admin_listening, task_status=task_status)
 
 
 async def serve_on(
+    server: Server,
     listening: Sequence[Listening],
     admin_listening: Sequence[Listening],
-    config: Config,
     *,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve on sockets that listen already, which the caller closes; all else as `serve`."""
-    server = Server(config)
+    config = server._config
     try:
         async with lane.opened(config.max_message_size, wanted=config.fast_lane) as ours:
             server._lane = ours

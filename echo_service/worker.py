@@ -54,7 +54,7 @@ async def _run(parent: Channel) -> int:
             for fd, address, passed in told["listening"]
         ]
         async with trio.open_nursery() as nursery:
-            start = partial(serve_on, listening, (), options)
+            start = partial(serve_on, Server(options), listening, ())
             server: Server = await nursery.start(start)
             service = Process(server, options)
             leave = trio.Event()
