@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 ROOM: Final = 16
 """Clients that are answered at a time; the others wait in the kernel's backlog."""
 
+TIMEOUT: Final = 2.0
+"""Seconds that a client has for its request: sixteen silent ones are not to hold up a probe."""
+
 
 class Source(Protocol):
     """Whom the operator asks about: a server, or the parent of several."""
@@ -41,6 +45,9 @@ class Source(Protocol):
     def pids(self) -> Sequence[int]:
         """The processes that the service consists of."""
 
+    def cpu_of_the_dead(self) -> float:
+        """Seconds of CPU time that others have taken which have ended."""
+
 
 async def answer(config: Config, listening: Sequence[Listening], source: Source) -> None:
     """Answer for ever on these addresses, if there are any, what is asked about ``source``."""
@@ -48,14 +55,15 @@ async def answer(config: Config, listening: Sequence[Listening], source: Source)
         return
     from echo_service.metrics import Metrics  # noqa: PLC0415 - not loaded for nothing
 
-    metrics = Metrics(source.counts, source.pids)
+    metrics = Metrics(source.counts, source.pids, source.cpu_of_the_dead)
     registry = Registry(0)
+    hurried = replace(config, handshake_timeout=min(config.handshake_timeout, TIMEOUT))
 
     def decide(request: h11.Request) -> Answer:
         return endpoints.answer_admin(request, ready=source.ready, metrics=metrics.answer)
 
     def connect(sock: socket.socket, peer: str) -> Connection:
-        return _Visit(decide, SocketTransport(sock), config, registry, peer)
+        return _Visit(decide, SocketTransport(sock), hurried, registry, peer)
 
     acceptor = Acceptor(ROOM, connect)
     async with trio.open_nursery() as tasks:

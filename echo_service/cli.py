@@ -132,7 +132,8 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str], pid: int) -> C
     given |= {name: value for name, value in flags.items() if value is not None and value != ()}
     if passed := listeners.passed_by_manager(environ, pid):
         named = cast("list[str]", given.get("bind", []))
-        given["bind"] = [*passed, *named]
+        elsewhere = [*named, given.get("admin_bind")]
+        given["bind"] = [*(each for each in passed if each not in elsewhere), *named]
     return Config(**given)  # type: ignore[arg-type]  # Config itself checks every value
 
 

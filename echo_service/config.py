@@ -300,7 +300,7 @@ class Config:
             raise ConfigError("bind", "", OPTIONS["bind"].accepted)
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "tls_cert" if self.tls_cert is None else "tls_key"
-            raise ConfigError(missing, None, "a PEM file, since the other of the two is given")
+            raise ConfigError(missing, "", "a PEM file, since the other of the two is given")
 
     @cached_property
     def origins(self) -> frozenset[upgrade.Origin | None] | None:

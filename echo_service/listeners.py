@@ -8,7 +8,7 @@ import socket
 import stat
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -107,33 +107,30 @@ async def _open(address: str, processes: int, stack: AsyncExitStack) -> list[lis
     host = match["host"].strip("[]")
     listeners = await trio.open_tcp_listeners(int(match["port"]), host=host, backlog=BACKLOG)
     sockets = [socket.socket(fileno=listener.socket.detach()) for listener in listeners]
-    return [[sock] for sock in sockets] if processes == 1 else _open_shared(sockets, processes)
+    return [_open_shared(sock, processes) if processes > 1 else [sock] for sock in sockets]
 
 
-def _open_shared(sockets: list[socket.socket], processes: int) -> list[list[socket.socket]]:
-    """Exchange each socket for several at its address.
+def _open_shared(first: socket.socket, processes: int) -> list[socket.socket]:
+    """Beside a socket that listens, open others at its address, for the other processes.
 
-    That it could be bound alone has shown that nobody else is there: the kernel would let
-    another process of this user share the address.
+    That it could be bound alone has shown that nobody else is there; only then is the address
+    shared, which the kernel allows to processes of this user.
     """
-    places = [(sock.family, sock.getsockname()) for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     with ExitStack() as stack:
-        shared = [[_open_one_of(*place, stack) for _ in range(processes)] for place in places]
+        stack.enter_context(first)
+        sockets = [first]
+        for _ in range(1, processes):
+            sock = stack.enter_context(socket.socket(first.family, socket.SOCK_STREAM))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if first.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(first.getsockname())
+            sock.listen(BACKLOG)
+            sockets.append(sock)
         stack.pop_all()
-    return shared
-
-
-def _open_one_of(family: int, address: Any, stack: ExitStack) -> socket.socket:
-    sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    if family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    sock.bind(address)
-    sock.listen(BACKLOG)
-    return sock
+    return sockets
 
 
 def _open_unix(path: str, stack: AsyncExitStack) -> socket.socket:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import (
@@ -32,12 +32,21 @@ if TYPE_CHECKING:
 
 
 class Metrics:
-    """What `/metrics` answers: ``counts`` tells the numbers, ``pids`` our processes."""
+    """What `/metrics` answers.
 
-    def __init__(self, counts: Callable[[], Counts], pids: Callable[[], Sequence[int]]) -> None:
+    ``counts`` tells the numbers, ``pids`` our processes, ``dead`` the seconds of CPU time of
+    those that have ended.
+    """
+
+    def __init__(
+        self,
+        counts: Callable[[], Counts],
+        pids: Callable[[], Sequence[int]],
+        dead: Callable[[], float],
+    ) -> None:
         self._registry = CollectorRegistry()
         self._registry.register(_Counted(counts))
-        self._registry.register(_Processes(pids))
+        self._registry.register(_Processes(pids, dead))
 
     def answer(self) -> Answer:
         """The metrics as they are now."""
@@ -112,22 +121,32 @@ def _histogram(name: str, words: str, histogram: Histogram) -> Metric:
     )
 
 
-class _Processes(Collector):
-    """What the client library tells of a process, added up over ours."""
+_CHOICES: Final[dict[str, Callable[[list[float]], float]]] = {
+    "process_start_time_seconds": min,
+    "process_open_fds": max,  # each has a limit of its own
+    "process_max_fds": max,
+}
 
-    def __init__(self, pids: Callable[[], Sequence[int]]) -> None:
+
+class _Processes(Collector):
+    """What the client library tells of a process, for all of ours."""
+
+    def __init__(self, pids: Callable[[], Sequence[int]], dead: Callable[[], float]) -> None:
         self._pids = pids
+        self._dead = dead
 
     def collect(self) -> Iterable[Metric]:
-        """Sums; of the start times the first."""
+        """Sums; of the start times the first, of the files those of the fullest process."""
         found: dict[str, Metric] = {}
         for pid in self._pids():
             for metric in ProcessCollector(pid=partial(int, pid), registry=None).collect():
                 if metric.name in found:
-                    choose = min if metric.name == "process_start_time_seconds" else sum
-                    _merge(found[metric.name], metric, choose)
+                    _merge(found[metric.name], metric, _CHOICES.get(metric.name, sum))
                 else:
                     found[metric.name] = metric
+        if "process_cpu_seconds" in found:
+            seconds = CounterMetricFamily("process_cpu_seconds", "", self._dead())
+            _merge(found["process_cpu_seconds"], seconds, sum)
         return found.values()
 
 

@@ -34,7 +34,6 @@ class Process:
     def __init__(self, server: Server, options: Config) -> None:
         self._server = server
         self._options = options
-        self.drain = server.drain
         self.pids = server.pids
 
     @property
@@ -49,6 +48,10 @@ class Process:
 
     async def serves(self) -> None:
         """Nothing to wait for."""
+
+    async def drain(self) -> None:
+        """Stop gracefully."""
+        await self._server.drain()
 
     async def reload(self) -> str | None:
         """Read the certificate again; the log says what came of it."""

@@ -49,6 +49,7 @@ class Server:
         self._acceptor = Acceptor(most + RESERVED_FILES // 2, self._connect)
         self._drain_asked = trio.Event()
         self._stopped = trio.Event()
+        self._succeeded = False
 
     @property
     def urls(self) -> list[str]:
@@ -73,17 +74,23 @@ class Server:
         """Whether somebody would be let in now."""
         return self._registry.closed_because is None
 
+    def cpu_of_the_dead(self) -> float:
+        """Nothing: there are no other processes."""
+        return 0.0
+
     def pids(self) -> list[int]:
         """The process that serves."""
         return [os.getpid()]
 
-    async def drain(self) -> None:
+    async def drain(self, *, succeeded: bool = False) -> None:
         """Stop gracefully, as SIGTERM does; returns when no task and no socket is left.
 
         Nobody is let in any more (503, and /readyz says so), every open connection gets a
         Close with the drain code after the echo that is on its way, and their closing
-        handshakes are waited for, all within the drain timeout.
+        handshakes are waited for, all within the drain timeout.  Where another server has
+        ``succeeded`` to the sockets, as to passed ones, new clients are left to it.
         """
+        self._succeeded = self._succeeded or succeeded
         self._drain_asked.set()
         await self._stopped.wait()
 
@@ -140,7 +147,7 @@ class Server:
         Who has been accepted already would have been the next one's a moment later, and so is
         not refused: their handshakes are waited for, though not for long.
         """
-        passed = [scope for each, scope in accepting if each.passed]
+        passed = [scope for each, scope in accepting if each.passed or self._succeeded]
         for scope in passed:
             scope.cancel()
         accepted = list(self._acceptor.connections) if passed else []

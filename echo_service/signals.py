@@ -55,10 +55,15 @@ class Service(Protocol):
 
 @contextmanager
 def received() -> Iterator[Signals]:
-    """The signals that `obey` wants; to be entered before the service starts."""
+    """The signals that `obey` wants; to be entered before the service starts.
+
+    Afterwards they are ignored: the exit code is known, and no signal changes it any more.
+    """
     wanted = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
     if os.getpid() == _INIT:
         wanted.append(signal.SIGCHLD)
+    for number in wanted:
+        signal.signal(number, signal.SIG_IGN)  # what Trio returns to in the end
     with trio.open_signal_receiver(*wanted) as signals:
         yield signals
 
@@ -114,6 +119,8 @@ class _Ruler:
         scope.cancel()
 
     async def reload(self) -> None:
+        if self.leave.is_set():
+            return
         self._manager.reloading()
         kept = await self._service.reload()
         self._note = "; the new certificate can't be used, the old one is kept" if kept else ""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import socket
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import trio
 
-from echo_service import logs, process, signals
+from echo_service import config, logs, process, signals
 from echo_service.channel import Channel
-from echo_service.config import Config
+from echo_service.config import Config, ConfigError
 from echo_service.listeners import Listening
+from echo_service.logs import logger
 from echo_service.process import Process
 from echo_service.server import Server, serve_on
 from echo_service.systemd import Notifier
@@ -53,10 +53,14 @@ async def _run(parent: Channel) -> int:
             Listening((socket.socket(fileno=fd),), address, passed)
             for fd, address, passed in told["listening"]
         ]
+        try:
+            server = Server(options)
+        except ConfigError as error:
+            logger.error("worker.failed", error=config.spoken(error))
+            return 1
         async with trio.open_nursery() as nursery:
-            start = partial(serve_on, Server(options), listening, ())
-            server: Server = await nursery.start(start)
-            service = Process(server, options)
+            await nursery.start(serve_on, server, listening, ())
+            service = _Worker(server, options)
             leave = trio.Event()
             nursery.start_soon(_report, parent, server)
             nursery.start_soon(_follow, parent, service, leave)
@@ -66,17 +70,25 @@ async def _run(parent: Channel) -> int:
     return code
 
 
+class _Worker(Process):
+    """A server whose sockets have another one after it, unless the parent itself is to end."""
+
+    last = False
+
+    async def drain(self) -> None:
+        """Stop gracefully."""
+        await self._server.drain(succeeded=not self.last)
+
+
 async def _report(parent: Channel, server: Server) -> None:
     while True:
         await parent.tell(counts=server.counts().to_json(), ready=server.ready)
         await trio.sleep(EVERY)
 
 
-async def _follow(parent: Channel, service: Process, leave: trio.Event) -> None:
-    """Do what the parent says; once it is gone there is nobody to serve for."""
-    while (told := await parent.hear()) is not None:
-        if told.get("reload"):
-            await parent.tell(reloaded=await service.reload())
-        if told.get("drain"):
-            leave.set()
+async def _follow(parent: Channel, service: _Worker, leave: trio.Event) -> None:
+    """Do what the parent says, to the drain; once it is gone there is nobody to serve for."""
+    while (told := await parent.hear()) is not None and not told.get("drain"):
+        await parent.tell(reloaded=await service.reload())
+    service.last = True
     leave.set()

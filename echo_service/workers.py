@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from echo_service import admin, listeners, signals, tls
+from echo_service import admin, listeners, policy, signals, tls
 from echo_service.channel import Channel
-from echo_service.counts import Counts
+from echo_service.counts import Counts, code_label
 from echo_service.logs import lifecycle, logger, readiness
+from echo_service.policy import Ending
 from echo_service.systemd import Notifier
 from echo_service.worker import EVERY, instructions
 
@@ -34,12 +36,18 @@ SILENCE: Final = 10.0
 """Seconds without a report from a worker, which has one each second; after twice as long it is
 killed.  Once may be no fault of its own: the whole machine may have stood still."""
 
+LATELY: Final = 5 * EVERY
+"""Seconds without a report after which a worker is not taken for one that serves."""
+
 SHORTEST, LONGEST = 0.1, 10.0
 """Seconds until a worker that has ended is started again: at first, and doubled each time up to
 the other, which is also how long one must live for the first to be due again."""
 
 GRACE: Final = 5.0
 """Seconds that a worker has to end, beyond what it has to drain."""
+
+_CUT_OFF: Final = (Ending.CANCELLED.value, code_label(policy.ABNORMAL), code_label(None))
+"""What is counted of a connection whose worker has ended."""
 
 _PROGRAM: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]);"
@@ -72,12 +80,22 @@ class Worker:
         self._reloaded = trio.Event()
         self._kept: str | None = None
 
+    @property
+    def lives(self) -> bool:
+        """Whether it has reported lately."""
+        return self.heard > trio.current_time() - LATELY
+
+    @property
+    def answers(self) -> bool:
+        """Whether it accepts connections."""
+        return self.ready and self.lives
+
     async def keep(self, leaving: trio.Event) -> None:
         """Run one process after the other, until one has ended after ``leaving``."""
         pause = SHORTEST
         while not leaving.is_set():
             begun = trio.current_time()
-            status = await self._run()
+            status = await self._run(leaving)
             as_asked = leaving.is_set()
             log = logger.info if as_asked and not status else logger.error
             log("worker.exited", worker=self._number, status=_in_words(status))
@@ -107,20 +125,24 @@ class Worker:
             await self._reloaded.wait()
         return self._kept
 
-    async def _run(self) -> int:
+    async def _run(self, leaving: trio.Event) -> int:
         """Run one process to its end; returns its exit status."""
-        ours, theirs = socket.socketpair()
-        self._channel = channel = Channel(ours)
         process: trio.Process | None = None
+        channel: Channel | None = None
         try:
+            ours, theirs = socket.socketpair()
+            channel = Channel(ours)
+            told = instructions(self._number, self._options, self._listening)
             with theirs:
-                told = instructions(self._number, self._options, self._listening)
-                await channel.tell(**told)
-                process = await _start(
-                    self._number, theirs, [each[0] for each in told["listening"]]
-                )
+                sockets = [each[0] for each in told["listening"]]
+                process = await _start(self._number, theirs, sockets)
             self.pid = process.pid
             logger.info("worker.started", worker=self._number, pid=self.pid)
+            with trio.move_on_after(GRACE):  # it may be more than the sockets hold
+                await channel.tell(**told)
+            self._channel = channel
+            if leaving.is_set():
+                await self.leave()
             await self._listen(channel, process)
             with trio.move_on_after(GRACE):
                 return await process.wait()
@@ -130,18 +152,23 @@ class Worker:
             logger.error("worker.failed", worker=self._number, error=str(error))
             return 1
         finally:
-            await self._forget(channel, process)
+            self._forget()
+            if channel is not None:
+                channel.close()
+            if process is not None and process.returncode is None:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
 
-    async def _forget(self, channel: Channel, process: trio.Process | None) -> None:
+    def _forget(self) -> None:
+        """Keep what the process has counted; whoever was still connected has been cut off."""
         self._channel = self.pid = None
         self.ready = False
         self._reloaded.set()
-        self._past, self.counts.connections = self.counts, 0
-        channel.close()
-        if process is not None and process.returncode is None:
-            process.kill()
-            with trio.CancelScope(shield=True):
-                await process.wait()
+        if self.counts.connections:
+            self.counts.closes[_CUT_OFF] += self.counts.connections
+        self.counts.connections = 0
+        self._past = self.counts
 
     async def _listen(self, channel: Channel, process: trio.Process) -> None:
         """Hear the reports, until there are no more; a worker without any is killed."""
@@ -182,9 +209,12 @@ async def _start(number: int, stdin: socket.socket, sockets: list[int]) -> trio.
     )
 
 
-def _in_words(status: int) -> str:
-    """How a process ended: ``0``, or ``SIGKILL``."""
-    return str(status) if status >= 0 else signal.Signals(-status).name
+def _in_words(status: int) -> int | str:
+    """How a process ended: 0, ``SIGKILL``, or ``signal 40``."""
+    if status >= 0:
+        return status
+    known = {each.value for each in signal.Signals}
+    return signal.Signals(-status).name if -status in known else f"signal {-status}"
 
 
 class Workers:
@@ -220,8 +250,8 @@ class Workers:
 
     @property
     def ready(self) -> bool:
-        """Whether one of them accepts connections."""
-        return not self._leaving.is_set() and any(each.ready for each in self._workers)
+        """Whether connections are accepted: each worker has its share of them."""
+        return not self._leaving.is_set() and all(each.answers for each in self._workers)
 
     @property
     def failed(self) -> bool:
@@ -231,7 +261,7 @@ class Workers:
     @property
     def lives(self) -> bool:
         """Whether one of them has reported lately."""
-        return max(each.heard for each in self._workers) > trio.current_time() - 5 * EVERY
+        return any(each.lives for each in self._workers)
 
     @property
     def urls(self) -> list[str]:
@@ -253,6 +283,11 @@ class Workers:
         for each in self._workers:
             total.add(each.counts)
         return total
+
+    def cpu_of_the_dead(self) -> float:
+        """Seconds of CPU time that workers have taken which have ended."""
+        dead = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return dead.ru_utime + dead.ru_stime
 
     def pids(self) -> list[int]:
         """The parent, and the workers that run."""

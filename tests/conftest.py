@@ -44,6 +44,16 @@ def in_time() -> Iterator[None]:
     signal.signal(signal.SIGALRM, previous)
 
 
+@pytest.fixture(autouse=True)
+def signals_kept() -> Iterator[None]:
+    """Signals do what they did before: a service that ends in this process ignores them."""
+    wanted = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in wanted]
+    yield
+    for number, handler in zip(wanted, before, strict=True):
+        signal.signal(number, handler)
+
+
 class Line(NamedTuple):
     """What was logged at once."""
 

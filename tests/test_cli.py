@@ -107,6 +107,8 @@ def test_flag_wins_over_the_environment(chosen, monkeypatch):
         ({}, {}, ["fd:3", "fd:4"]),
         ({"bind": ("127.0.0.1:0",)}, {}, ["fd:3", "fd:4", "127.0.0.1:0"]),
         ({}, {"ECHO_SERVICE_BIND": "127.0.0.1:0"}, ["fd:3", "fd:4", "127.0.0.1:0"]),
+        ({"bind": ("fd:4",)}, {}, ["fd:3", "fd:4"]),
+        ({"admin_bind": "fd:4"}, {}, ["fd:3"]),
     ],
 )
 def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict, bind: list[str]):

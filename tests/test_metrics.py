@@ -26,7 +26,7 @@ CONTRACT = {
 
 def served(counts: Counts, *pids: int) -> dict[str, object]:
     """What Prometheus reads: the families by the names of their samples."""
-    answer = Metrics(lambda: counts, lambda: pids).answer()
+    answer = Metrics(lambda: counts, lambda: pids, lambda: 1000.0).answer()
     assert answer.status == 200
     ((name, value),) = answer.headers
     assert (name, value.partition(";")[0]) == ("Content-Type", "text/plain")
@@ -91,10 +91,14 @@ def test_a_histogram_adds_up_its_buckets(counts):
 def test_what_is_told_of_processes_is_added_up(counts):
     one = served(counts, os.getpid())
     two = served(counts, os.getpid(), os.getpid())
-    for name in ("process_max_fds", "process_virtual_memory_bytes"):
-        assert values(two[name])[()] == pytest.approx(2 * values(one[name])[()], rel=0.1)
-    name = "process_start_time_seconds"
-    assert values(two[name]) == values(one[name])
+    name = "process_virtual_memory_bytes"
+    assert values(two[name])[()] == pytest.approx(2 * values(one[name])[()], rel=0.1)
+    for name in ("process_start_time_seconds", "process_max_fds", "process_open_fds"):
+        assert values(two[name])[()] == pytest.approx(values(one[name])[()], abs=5)
+
+
+def test_what_processes_that_have_ended_took_still_counts(counts):
+    assert values(served(counts, os.getpid())["process_cpu_seconds_total"])[()] > 1000
 
 
 def test_a_process_that_has_ended_is_left_out(counts):

@@ -64,6 +64,9 @@ class Several:
         self.pids[line["worker"]] = line["pid"]
         return line["worker"]
 
+    async def connect(self) -> wire.Client:
+        return await self._connect(self.url)
+
     async def open(self, target: str = "/") -> wire.Client:
         client = await self._connect(self.url)
         await client.open(target)
@@ -73,6 +76,10 @@ class Several:
         client = await self._connect(self.admin)
         await client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         return wire.status(await client.head()), (await client.rest()).decode()
+
+    async def until_ready_is(self, status: int) -> None:
+        while (await self.ask("/readyz"))[0] != status:  # noqa: ASYNC110 - nothing tells of it
+            await trio.sleep(0.05)
 
     async def metrics(self, wanted: dict[str, float]) -> None:
         """Wait until the metrics have these values: workers report once a second."""
@@ -134,7 +141,7 @@ async def test_only_the_parent_tells_that_the_service_listens_and_drains(service
         assert events.count(event) == 1
     assert events.count("server.listening") == 2
     ended = [line for line in lines if line["event"] == "worker.exited"]
-    assert [line["status"] for line in ended] == ["0", "0"]
+    assert [line["status"] for line in ended] == [0, 0]
     (closed,) = [line for line in lines if line["event"] == "connection.closed"]
     assert closed["worker"] in (0, 1)
 
@@ -157,8 +164,9 @@ async def test_a_killed_worker_is_back_and_the_others_notice_nothing(service):
     with suppress(trio.BrokenResourceError):
         assert await clients[0].rest() == b""
     assert set(await running.on_each()) == {0, 1}
-    # Nothing that was reported is lost with the worker.
-    await running.metrics({TEXTS: 3})
+    # Nothing that was reported is lost with the worker, not even who was connected.
+    cut_off = 'echo_service_closes_total{ending="cancelled",received="1006",sent="none"}'
+    await running.metrics({TEXTS: 3, cut_off: 1})
     assert (await running.ask("/readyz"))[0] == 200
 
 
@@ -206,6 +214,68 @@ async def test_nobody_is_refused_while_workers_are_started_again(service):
         await client.stream.aclose()
 
 
+async def test_a_signal_without_a_name_is_told_by_its_number(service):
+    running = await service()
+    os.kill(running.pids[0], 40)
+    line = json.loads(await running.running.line("worker.exited"))
+    assert line["status"] == "signal 40"
+    assert await running.started() == 0
+
+
+async def test_a_worker_that_can_not_start_is_no_traceback_and_the_service_not_ready(
+    service, certificate
+):
+    files = certificate()
+    arguments = [f"--tls-cert={files['tls_cert']}", f"--tls-key={files['tls_key']}"]
+    running = await service(*arguments)
+    os.unlink(files["tls_key"])
+    os.kill(running.pids[0], signal.SIGKILL)
+    line = json.loads(await running.running.line("worker.failed"))
+    assert (line["worker"], line["level"]) == (0, "error")
+    assert "PEM files" in line["error"]
+    assert (await running.ask("/readyz"))[0] == 503
+
+
+async def test_a_service_whose_workers_are_stuck_is_not_ready(service):
+    running = await service()
+    for pid in running.pids.values():
+        os.kill(pid, signal.SIGSTOP)
+    await running.until_ready_is(503)
+    for pid in running.pids.values():
+        os.kill(pid, signal.SIGCONT)
+    await running.until_ready_is(200)
+
+
+async def test_options_longer_than_a_socket_holds_reach_the_workers(service):
+    origins = [f"--allow-origin=https://{number:070}.example" for number in range(3000)]
+    running = await service(*origins)
+    await running.open()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_signals_that_come_too_fast_end_it_all_the_same(program, workers):
+    running = await program("serve", f"--workers={workers}", "--bind=127.0.0.1:0")
+    await running.url()
+    for _ in range(8):
+        with suppress(ProcessLookupError):
+            running.process.send_signal(signal.SIGTERM)
+        await trio.sleep(0.005)
+    assert await running.ends() in (0, 1)
+
+
+async def test_cpu_time_does_not_fall_when_a_worker_ends(service):
+    running = await service()
+
+    async def cpu() -> float:
+        body = (await running.ask("/metrics"))[1]
+        return float(re.search(r"^process_cpu_seconds_total (\S+)$", body, re.MULTILINE)[1])
+
+    before = await cpu()
+    os.kill(running.pids[0], signal.SIGKILL)
+    await running.started()
+    assert await cpu() >= before
+
+
 async def test_the_second_signal_ends_all_at_once(service):
     running = await service()
     client = await running.open()
@@ -231,13 +301,19 @@ async def test_workers_drain_when_their_parent_is_gone(service):
 
 
 async def test_a_worker_that_is_told_to_end_drains_and_is_replaced(service):
+    """Who comes meanwhile is for the next one, and not refused."""
     running = await service()
     clients = await running.on_each()
     os.kill(running.pids[0], signal.SIGTERM)
     assert (await clients[0].frame()).opcode == wire.CLOSE
+    others = [await running.connect() for _ in range(20)]
+    for other in others:
+        await other.send(wire.request("/"))
     await clients[0].stream.aclose()
+    for other in others:
+        await other.opened()
     line = json.loads(await running.running.line("worker.exited"))
-    assert (line["worker"], line["status"]) == (0, "0")
+    assert (line["worker"], line["status"]) == (0, 0)
     assert await running.started() == 0
     await clients[1].echo()
 
@@ -338,7 +414,7 @@ class Failing(workers.Worker):
         self.starts: list[float] = []
         self.life = 0.0
 
-    async def _run(self) -> int:
+    async def _run(self, _: trio.Event) -> int:
         self.starts.append(trio.current_time())
         await trio.sleep(self.life)
         return 1
