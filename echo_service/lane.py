@@ -45,7 +45,8 @@ class Lane:
     def __init__(self, max_message_size: int) -> None:
         self._epoll = select.epoll()
         self._riders: dict[int, Rider] = {}
-        self._again: set[int] = set()
+        self._again: dict[int, None] = {}
+        """Whose sessions hold some, in the order of their turns."""
         self._buffer = memoryview(bytearray(min(max(LEAST, max_message_size), MOST)))
         self._buffers = (self._buffer,)
 
@@ -72,11 +73,16 @@ class Lane:
                         now = trio.current_time()
 
     def _ready(self) -> Collection[int]:
-        """Who has bytes to be received, or a session that holds some; each of them once."""
-        ready = dict(self._epoll.poll(0))
+        """Who has bytes to be received, and one whose session holds some.
+
+        Of these only one: each may work for milliseconds, and whoever comes is to wait for one
+        of them, not for all.
+        """
+        ready: Collection[int] = dict(self._epoll.poll(0))
         if self._again:
-            ready |= dict.fromkeys(self._again, select.EPOLLIN)
-            self._again.clear()
+            first = next(iter(self._again))
+            ready = [first, *(fd for fd in ready if fd not in self._again)]
+            del self._again[first]
         return ready
 
     def _serve(self, rider: Rider) -> None:
@@ -99,7 +105,7 @@ class Lane:
         if rider.once or rider.rest or session.verdict is not None:
             self._give_back(rider, goes_on=True)
         elif session.holds:
-            self._again.add(rider.fd)
+            self._again[rider.fd] = None
         return None
 
     def _give_back(self, rider: Rider, *, goes_on: bool) -> None:
@@ -115,7 +121,7 @@ class Lane:
     def leave(self, rider: Rider) -> None:
         """Let a connection ride no longer; its socket is still open."""
         del self._riders[rider.fd]
-        self._again.discard(rider.fd)
+        self._again.pop(rider.fd, None)
         self._epoll.unregister(rider.fd)
 
 

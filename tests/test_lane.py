@@ -195,6 +195,28 @@ async def test_who_holds_something_and_sends_more_has_one_turn_in_a_round(riding
     assert max(map(len, turns.strip(".").split("o"))) <= 3, turns
 
 
+async def test_who_comes_waits_for_one_of_those_whose_sessions_hold_some(riding):
+    calls = []
+
+    class Counted(Session):
+        def receive(self, data=b""):
+            calls.append("o" if self is other.session else ".")
+            return super().receive(data)
+
+    busy = [await riding(Counted(1 << 24)) for _ in range(10)]
+    other = await riding(Counted(1 << 24))
+    fragments = wire.frame(TEXT, fin=False) + wire.frame(CONTINUATION, fin=False) * 10_000
+    for each in busy:
+        each.client.sendall(fragments)
+    while not all(each.session.holds for each in busy):
+        await other.echo()
+    calls.clear()
+    for _ in range(10):
+        await other.echo()
+    assert all(each.session.holds for each in busy)
+    assert max(map(len, "".join(calls).split("o"))) <= 4, calls
+
+
 async def test_what_a_session_holds_is_served_in_turn_with_the_others(riding):
     busy, other = await riding(), await riding()
     fragments = wire.frame(TEXT, fin=False) + wire.frame(CONTINUATION, fin=False) * 20_000
