@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench deploy-test browser-test peers install uninstall clean
+	bench attacks deploy-test browser-test peers install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -19,7 +19,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, in about a minute (ARGS=tests/test_session.py)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test coverage pythons wheel fuzz peers browser-test deploy-test exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel fuzz peers attacks browser-test deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -42,6 +42,9 @@ coverage: .venv/check ## the tests, and what they cover
 
 exhaustive: .venv/check ## every close code over every transport, and what else takes minutes
 	$(BIN)/python -m pytest -m exhaustive
+
+attacks: .venv/check ## what the service has to stand, and a table of how it did
+	$(BIN)/python -m pytest -m attacks tests/attacks $(ARGS)
 
 pythons: .venv/check ## the tests on every other Python from 3.11 to 3.14 that is here
 	scripts/pythons
