@@ -356,16 +356,17 @@ class Connection:
         else:
             await self._finish(b"" if verdict is None else session.end(verdict))
 
-    async def _go_on(self, session: Session) -> Verdict | None:
+    async def _go_on(self, session: Session) -> Verdict | None:  # noqa: C901 - a table, row by row
         """Echo until there is a rest to be sent, or an end; pings a peer that is silent (5.5.2).
 
-        Returns why it ends, where the session doesn't tell.
+        A ping waits its turn behind the echoes that the kernel still holds; the peer is not
+        silent as long as it takes of these.  Returns why it ends, where the session doesn't tell.
         """
         config, steady = self._config, self._controls.ping
         interval = math.inf if steady else config.ping_interval or math.inf
         wait = interval
         since = trio.current_time()
-        pinged, waited = 0.0, False
+        pinged, waited, ahead = 0.0, False, 0
         while True:
             with trio.CancelScope(deadline=min(since + wait, self._next_ping)) as self._waiting:
                 if not self._draining:
@@ -384,13 +385,19 @@ class Connection:
                 waited = True
                 continue
             elif pinged and config.ping_timeout:
-                return policy.IDLE
+                untaken = self._transport.untaken
+                if untaken >= ahead:
+                    return policy.IDLE
+                since, ahead = trio.current_time(), untaken
+                continue
+            before = self._transport.untaken
             await self._send(session.ping())
             if self._transport.deaf:  # no answer can be heard
                 since = trio.current_time()
             elif not pinged or not config.ping_timeout:
                 pinged = since = trio.current_time()
                 wait = config.ping_timeout or interval
+                ahead = before
 
     async def _exchange(self, session: Session, pinged: float) -> Verdict | None:
         """Echo; ``pinged`` is when a ping went out that nothing has followed yet, 0 for none."""

@@ -185,6 +185,22 @@ async def test_silent_peer_is_pinged_then_closed(serving, autojump_clock):
     assert await client.ends() == Outcome(Ending.IDLE, 101, 1006, 1011)
 
 
+@pytest.mark.parametrize("stuck, end", [(0, 25), (5, 19)], ids=["takes all", "stops taking"])
+async def test_a_ping_behind_an_echo_that_is_being_taken_is_waited_for(
+    serving, autojump_clock, monkeypatch, stuck: int, end: int
+):
+    """The kernel tells that it is, here a byte a second for 20 s: the peer can't have seen it."""
+    client = serving(ping_interval=7, ping_timeout=3)
+    await client.open()
+    begun = trio.current_time()
+    held = property(lambda _: max(stuck, 20 - (trio.current_time() - begun)))
+    monkeypatch.setattr(StreamTransport, "untaken", held)
+    assert await client.frame() == Frame(PING, b"")
+    assert trio.current_time() - begun == 7
+    await closed_with(client, 1011)
+    assert trio.current_time() - begun == end
+
+
 @pytest.mark.parametrize(
     "signs", [[frame(PONG), frame(PONG)], [b"\x81", b"\x87"]], ids=["pongs", "bytes of a frame"]
 )
