@@ -35,6 +35,27 @@ async def test_accept_that_fails_is_tried_again(nursery, connect, monkeypatch, l
     assert os.strerror(number) in str(failed[0].fields["error"])
 
 
+async def test_who_is_gone_before_it_is_accepted_is_not_worth_a_line(
+    nursery, connect, monkeypatch, logged
+):
+    """ECONNABORTED, as some kernels tell of a reset in the backlog; Linux accepts and resets."""
+    accept = socket.socket.accept
+    gone = [True] * 3
+
+    def accept_or_fail(listening: socket.socket) -> tuple[socket.socket, object]:
+        if gone:
+            gone.pop()
+            raise OSError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
+        return accept(listening)
+
+    monkeypatch.setattr(socket.socket, "accept", accept_or_fail)
+    client = await connect(await nursery.start(serve, Config(bind=["127.0.0.1:0"])))
+    await client.open()
+    await client.echo()
+    assert not gone
+    assert "server.accept_failed" not in [line.event for line in logged()]
+
+
 async def test_error_in_the_accepting_task_itself_touches_no_other(
     echo_server, connect, monkeypatch, logged
 ):

@@ -85,3 +85,10 @@ def test_an_option_stands_in_the_readme_with_its_default(field):
 def test_a_link_leads_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         assert link.startswith("https://") or (page.parent / link).exists(), link
+
+
+def test_every_test_that_the_page_on_reliability_names_is_there():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs/reliability.md").read_text())
+    assert len(named) > 20
+    for module, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / module).read_text(), (module, test)

@@ -654,7 +654,7 @@ VARIANTS = pytest.mark.parametrize(
 
 
 @VARIANTS
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, deadline=None, max_examples=120)
 @example((1.0, [("wait", (INTERVAL,), True), ("stand_still", (60.0, True), True)]))
 @given(schedule=schedules)
 def test_whatever_happens_it_ends_in_time_once_and_with_one_close(codec, way, fast_lane, schedule):

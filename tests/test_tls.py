@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -262,6 +263,22 @@ async def test_peer_gone_without_a_word_is_recorded_as_1006(secure, connect_secu
     await until(lambda: secure.statistics().endings)
     assert secure.statistics().endings == {Ending.VANISHED: 1}
     assert secure.statistics().received_codes == {1006: 1}
+    assert not [line for line in logged() if line.level == "ERROR"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16", b"\x16\x03\x01\x02\x00\x01\x00"])
+async def test_a_reset_in_the_tls_handshake_touches_no_other(
+    secure, connect, connect_securely, logged, sent: bytes
+):
+    other, client = await connect_securely(secure), await connect(secure)
+    await other.open()
+    if sent:
+        await client.send(sent)
+    await until(lambda: len(secure._acceptor.connections) == 2)
+    client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    await client.stream.aclose()
+    await until(lambda: len(secure._acceptor.connections) == 1)
+    await other.echo()
     assert not [line for line in logged() if line.level == "ERROR"]
 
 
