@@ -134,11 +134,15 @@ class Client:
         await trio.aclose_forcefully(self._stream)
 
     async def _next(self) -> Frame | None:
-        while (taken := wire.take(self._unread)) is None:
+        while self._is_late() or (taken := wire.take(self._unread)) is None:
             if not await self._receive():
                 return None
         self._take(taken[1])
         return taken[0]
+
+    def _is_late(self) -> bool:
+        """Whether the deadline has passed: what has come and was not taken is let go."""
+        return trio.current_time() >= self._deadline
 
     async def _receive(self) -> bool:
         if self.ending is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from functools import partial
 
 import pytest
 import trio
@@ -68,6 +69,16 @@ async def test_a_peer_that_takes_nothing_is_left_at_the_deadline(autojump_clock)
     )
     await client.send(b"a", b"b")
     assert trio.current_time() == 5
+
+
+async def test_what_has_come_is_not_gone_through_after_the_deadline(autojump_clock):
+    slow = trio.testing.MemorySendStream(send_all_hook=partial(trio.sleep, 1))
+    incoming = trio.testing.MemoryReceiveStream()
+    client = Client(trio.StapledStream(slow, incoming), trio.current_time() + 5)
+    incoming.put_data(b"\x89\x00" * 1000)
+    assert await client.come() == ([], Ending.WAITING)
+    assert trio.current_time() == 5
+    assert [passed.direction for passed in client.transcript] == ["<", *(5 * ">"), "="]
 
 
 async def test_a_close_is_the_last_that_is_taken(ends):
