@@ -14,7 +14,7 @@ The map:
 - `echo_service.check.agreement`: permessage-deflate, agreed on and done
 - `echo_service.check.run`: all of them, several at a time
 - `echo_service.check.grade`: the command's work; `report`, `junit` and `page`: what it gives;
-  `annotate`: the bytes both ways
+  `annotate`: the bytes both ways; `output`: where it goes
 
 It shares no code with the service: what grades it must not repeat its mistakes.
 """

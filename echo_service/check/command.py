@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 import trio
 
 from echo_service.check import endpoint
+from echo_service.check.output import writing
 from echo_service.check.quick import quick
 
 if TYPE_CHECKING:
     from echo_service.check.endpoint import Endpoint
-
-
-_FILE: Final = click.File("w", encoding="utf-8", lazy=False)
-"""Opened before anything is sent: a report that can't be written is known at once."""
 
 
 def _seconds(text: str | float) -> float:
@@ -43,10 +41,8 @@ def _seconds(text: str | float) -> float:
     "--timeout", type=_seconds, metavar="S", default=5, show_default=True, help="For one check."
 )
 @click.option("--json", "is_json", is_flag=True, help="JSON on stdout, instead of a table.")
-@click.option(
-    "--junit", "junit_file", type=_FILE, metavar="FILE", help="Write JUnit's XML to it, too."
-)
-@click.option("--html", "html_file", type=_FILE, metavar="FILE", help="Write one page to it, too.")
+@click.option("--junit", metavar="FILE", help="Write JUnit's XML to it, too.")
+@click.option("--html", metavar="FILE", help="Write one page to it, too.")
 @click.option("--cacert", metavar="FILE", help="A PEM file with the authorities to trust.")
 @click.option("--insecure", is_flag=True, help="Trust any certificate.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the bytes both ways.")
@@ -54,7 +50,7 @@ def check(url: str, *, is_quick: bool, cacert: str | None, insecure: bool, **cho
     """Grade a WebSocket echo endpoint.
 
     URL is ws://HOST[:PORT]/PATH, wss://HOST[:PORT]/PATH or ws+unix:PATH.  Exit code 0: all
-    passed, or are allowed; 1: a check failed; 2: no connection.
+    passed, or are allowed; 1: a check failed; 2: no connection, or no report.
     """
     target = _endpoint(url, cacert, insecure=insecure)
     if is_quick:
@@ -79,13 +75,17 @@ def _endpoint(url: str, cacert: str | None, *, insecure: bool) -> Endpoint:
         raise click.BadParameter(words, param_hint="URL") from error
 
 
-def _quick(target: Endpoint, patience: float) -> int:
+def _quick(target: Endpoint, timeout: float) -> int:
     try:
-        wrong = trio.run(quick, target, patience)
+        wrong = trio.run(quick, target, timeout)
     except endpoint.UnreachableError as error:
         return _unreachable(target, error)
-    click.echo(f"{target.url}: {wrong or 'echoes'}", err=bool(wrong))
-    return 1 if wrong else 0
+    if wrong:
+        click.echo(f"{target.url}: {wrong}", err=True)
+        return 1
+    with writing("stdout", sys.stdout):
+        click.echo(f"{target.url}: echoes")
+    return 0
 
 
 def _unreachable(target: Endpoint, error: endpoint.UnreachableError) -> int:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final, TextIO
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
 
 import click
 import trio
 
 from echo_service.check import report
 from echo_service.check.judge import Verdict
-from echo_service.check.junit import junit
+from echo_service.check.junit import junit as as_junit
+from echo_service.check.output import opened, writing
 from echo_service.check.page import page
 from echo_service.check.run import run, select
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from echo_service.check.endpoint import Endpoint
+    from echo_service.check.row import Check
     from echo_service.check.run import Result
 
 _BACK: Final = "\r\x1b[K"
@@ -55,40 +58,61 @@ def grade(
     stress: bool,
     timeout: float,
     is_json: bool,
-    junit_file: TextIO | None,
-    html_file: TextIO | None,
+    junit: str | None,
+    html: str | None,
     verbose: bool,
 ) -> int:
     """Grade, report, and return the exit code: 1 where a check failed.
 
-    Raises `UnreachableError`, and `click.BadParameter` where no check is chosen.
+    The files are opened before anything is sent: one that can't be is known at once.
+    Raises `UnreachableError`, and `click.ClickException` where no check is chosen, or a
+    report can't be written.
     """
+    checks = _chosen(patterns, stress=stress)
+    reports = (("--junit", junit, as_junit), ("--html", html, page))
+    with ExitStack() as stack:
+        files = [
+            (option, make, stack.enter_context(opened(option, path)))
+            for option, path, make in reports
+            if path is not None
+        ]
+        results = _run(target, checks, timeout)
+        for option, make, file in files:
+            with writing(option, file):
+                file.write(make(target.url, results))
+                file.flush()
+    with writing("stdout", sys.stdout):
+        _show(target, results, is_json=is_json, verbose=verbose)
+    return 1 if report.counts(results)[Verdict.FAIL] else 0
+
+
+def _chosen(patterns: Sequence[str], *, stress: bool) -> Sequence[Check]:
+    """The checks; raises `click.BadParameter` where there is none."""
     checks = select(patterns, stressful=stress)
     if not checks:
         words = f"{' '.join(patterns)!r} matches no check"
         raise click.BadParameter(words, param_hint="--select")
+    return checks
+
+
+def _run(target: Endpoint, checks: Sequence[Check], timeout: float) -> Sequence[Result]:
+    """Do the checks, with a line of progress; raises `UnreachableError`."""
     progress = _Progress(len(checks))
     try:
-        results = trio.run(run, target, checks, timeout, progress.done)
+        return trio.run(run, target, checks, timeout, progress.done)
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt):
             raise click.Abort from None
         raise
     finally:
         progress.end()
-    if junit_file:
-        junit_file.write(junit(target.url, results))
-    if html_file:
-        html_file.write(page(target.url, results))
-    _show(target, results, is_json=is_json, verbose=verbose)
-    return 1 if report.counts(results)[Verdict.FAIL] else 0
 
 
 def _show(target: Endpoint, results: Sequence[Result], *, is_json: bool, verbose: bool) -> None:
     """On stdout: JSON, a table in a terminal, or plain lines."""
     if is_json:
         click.echo(report.as_json(target.url, results, verbose=verbose))
-    elif sys.stdout.isatty():
+    elif sys.stdout and sys.stdout.isatty():  # None where it is closed
         report.table(results, verbose=verbose)
     else:
         click.echo("\n".join(report.text(results, verbose=verbose)))

@@ -244,6 +244,32 @@ def test_wrong_option_is_one_line_that_names_it_and_exit_code_2(
     assert [word for word in words if word not in err] == []
 
 
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_a_file_that_can_not_be_written_is_exit_code_2_and_one_line(check, option: str):
+    with running() as server:
+        code, out, err = check(server.urls[0], "--select=order.messages", f"{option}=/dev/full")
+    words = f"echo-service: {option} can't be written: No space left on device. See --help.\n"
+    assert (code, out, err) == (2, "", words)
+
+
+@pytest.mark.parametrize("option", ["--quick", "--select=order.messages", "--json"])
+def test_stdout_that_can_not_be_written_is_exit_code_2_and_one_line(option: str):
+    with running() as server, open("/dev/full", "w", encoding="utf-8") as full:
+        command = [sys.executable, "-m", "echo_service", "check", server.urls[0], option]
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    words = b"echo-service: stdout can't be written: No space left on device. See --help.\n"
+    assert (result.returncode, result.stderr) == (2, words)
+
+
+@pytest.mark.parametrize("option", ["--quick", "--select=order.messages", "--json"])
+def test_a_closed_stdout_leaves_the_exit_code(option: str):
+    with running() as server:
+        command = [sys.executable, "-m", "echo_service", "check", server.urls[0], option]
+        closed = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+        result = subprocess.run(closed, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
 def test_quick_imports_nothing_that_it_does_not_need(nobody):
     program = (
         "import sys; from echo_service import cli\n"
@@ -257,6 +283,6 @@ def test_quick_imports_nothing_that_it_does_not_need(nobody):
     modules = set(result.stdout.split())
     assert "echo_service.check.quick" in modules
     ours = {module for module in modules if module.startswith("echo_service.check.")}
-    needed = {"command", "endpoint", "client", "wire", "quick"}
+    needed = {"command", "endpoint", "client", "wire", "quick", "output"}
     assert ours == {f"echo_service.check.{name}" for name in needed}
     assert not modules & {"rich", "structlog", "websockets"}
