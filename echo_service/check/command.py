@@ -15,6 +15,8 @@ from echo_service.check.output import writing
 from echo_service.check.quick import quick
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from echo_service.check.endpoint import Endpoint
 
 
@@ -54,7 +56,7 @@ def check(url: str, *, is_quick: bool, cacert: str | None, insecure: bool, **cho
     """
     target = _endpoint(url, cacert, insecure=insecure)
     if is_quick:
-        return _quick(target, chosen["timeout"])
+        return _quick(target, **chosen)
     from echo_service.check.grade import grade  # noqa: PLC0415 - a health check has to be fast
 
     try:
@@ -64,18 +66,32 @@ def check(url: str, *, is_quick: bool, cacert: str | None, insecure: bool, **cho
 
 
 def _endpoint(url: str, cacert: str | None, *, insecure: bool) -> Endpoint:
-    """What the URL names; raises `click.BadParameter`."""
+    """What the URL names; raises `click.UsageError`."""
+    trust = {"--cacert": cacert is not None, "--insecure": insecure}
     try:
-        return endpoint.parse(url, lambda: endpoint.trusting(cacert, insecure=insecure))
+        target = endpoint.parse(url, lambda: endpoint.trusting(cacert, insecure=insecure))
     except OSError as error:
         words = f"{cacert!r} can't be used: {error.strerror or error}"
         raise click.BadParameter(words, param_hint="--cacert") from error
     except ValueError as error:
         words = f"{url!r} is not {endpoint.ACCEPTED}"
         raise click.BadParameter(words, param_hint="URL") from error
+    if target.tls is None:
+        _refuse(trust, f"is for TLS, and {url!r} has none")
+    return target
 
 
-def _quick(target: Endpoint, timeout: float) -> int:
+def _refuse(given: Mapping[str, bool], why: str) -> None:
+    """Raises `click.UsageError` for the options that are given and would do nothing."""
+    if idle := [option for option, is_given in given.items() if is_given]:
+        raise click.UsageError(f"{', '.join(idle)} {why}")
+
+
+def _quick(target: Endpoint, timeout: float, **others: Any) -> int:
+    options = {name: "--" + name.removeprefix("is_") for name in others}
+    options["patterns"] = "--select"
+    given = {options[name]: value not in (None, False, ()) for name, value in others.items()}
+    _refuse(given, "can't go with --quick")
     try:
         wrong = trio.run(quick, target, timeout)
     except endpoint.UnreachableError as error:

@@ -65,8 +65,8 @@ def grade(
     """Grade, report, and return the exit code: 1 where a check failed.
 
     The files are opened before anything is sent: one that can't be is known at once.
-    Raises `UnreachableError`, and `click.ClickException` where no check is chosen, or a
-    report can't be written.
+    Raises `UnreachableError`, and `click.ClickException` where a pattern matches no check, or
+    a report can't be written.
     """
     checks = _chosen(patterns, stress=stress)
     reports = (("--junit", junit, as_junit), ("--html", html, page))
@@ -87,12 +87,12 @@ def grade(
 
 
 def _chosen(patterns: Sequence[str], *, stress: bool) -> Sequence[Check]:
-    """The checks; raises `click.BadParameter` where there is none."""
-    checks = select(patterns, stressful=stress)
-    if not checks:
-        words = f"{' '.join(patterns)!r} matches no check"
-        raise click.BadParameter(words, param_hint="--select")
-    return checks
+    """The checks; raises `click.BadParameter` for a pattern that matches none."""
+    for pattern in patterns:
+        if not select([pattern], stressful=stress):
+            words = f"{pattern!r} matches no check"
+            raise click.BadParameter(words, param_hint="--select")
+    return select(patterns, stressful=stress)
 
 
 def _run(target: Endpoint, checks: Sequence[Check], timeout: float) -> Sequence[Result]:

@@ -231,6 +231,13 @@ def test_quick_exits_with_2_where_there_is_no_connection(check, nobody):
         (["ws://a", "--timeout=inf"], ["--timeout", "'inf'"]),
         (["ws://a", "--fast"], ["--fast"]),
         (["ws://a", "--select=nothing.*"], ["--select", "'nothing.*'", "no check"]),
+        (["ws://a", "--select=order", "--select=nothing"], ["--select", "'nothing'", "no check"]),
+        (["ws://a", "--cacert=nowhere"], ["--cacert", "TLS", "'ws://a'"]),
+        (["ws+unix:a", "--insecure"], ["--insecure", "TLS", "'ws+unix:a'"]),
+        *(
+            (["ws://a", "--quick", option], [option.split("=")[0], "--quick"])
+            for option in ("--json", "--verbose", "--stress", "--select=order")
+        ),
         (["ws://a", "--junit=/nowhere/a"], ["--junit", "/nowhere/a", "No such file"]),
         (["ws://a", "--html=/nowhere/a"], ["--html", "/nowhere/a", "No such file"]),
     ],
@@ -242,6 +249,15 @@ def test_wrong_option_is_one_line_that_names_it_and_exit_code_2(
     code, out, err = check(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert [word for word in words if word not in err] == []
+
+
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_quick_refuses_a_report_and_leaves_its_file_alone(check, tmp_path, option: str):
+    (tmp_path / "a").write_text("before", encoding="utf-8")
+    code, out, err = check("ws://a", "--quick", f"{option}={tmp_path}/a")
+    assert (code, out) == (2, "")
+    assert f"{option} can't go with --quick" in err
+    assert (tmp_path / "a").read_text(encoding="utf-8") == "before"
 
 
 @pytest.mark.parametrize("option", ["--junit", "--html"])
