@@ -8,7 +8,7 @@ SECONDS ?= 60
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench attacks deploy-test browser-test peers install uninstall clean
+	bench attacks deploy-test browser-test network peers install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -19,7 +19,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, in about a minute (ARGS=tests/test_session.py)
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types test coverage pythons wheel fuzz peers attacks browser-test deploy-test exhaustive conformance ## all that CI runs
+check: lint types test coverage pythons wheel fuzz peers attacks browser-test network deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -62,6 +62,9 @@ browser-test: .venv/check ## the web page, in a real browser
 
 peers: .venv/check ## `echo-service check` against other servers, and the table in docs/check.md
 	$(BIN)/python -m pytest -m peers $(ARGS)
+
+network: .venv/check ## connections over a cable that loses, delays and is pulled; needs root
+	$(BIN)/python -m pytest -m network tests/network $(ARGS)
 
 fuzz: .venv/check ## the codec in C, for a minute or SECONDS=..., under sanitizers
 	fuzz/run $(SECONDS) $(BIN)/python
