@@ -66,8 +66,9 @@ peers: .venv/check ## `echo-service check` against other servers, and the table 
 network: .venv/check ## connections over a cable that loses, delays and is pulled; needs root
 	$(BIN)/python -m pytest -m network tests/network $(ARGS)
 
-fuzz: .venv/check ## the codec in C, for a minute or SECONDS=..., under sanitizers
+fuzz: .venv/check ## the codec in C under sanitizers, and the rest in Python: a minute each, or SECONDS=...
 	fuzz/run $(SECONDS) $(BIN)/python
+	fuzz/run-guided $(SECONDS) $(BIN)/python
 
 conformance: .venv/check ## Autobahn: 301 cases, or all 517 with FULL=1
 	$(BIN)/python conformance/run.py
