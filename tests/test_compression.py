@@ -294,14 +294,18 @@ def test_16_kib_of_a_malformed_header_are_declined(unit):
 
 
 @pytest.mark.parametrize("unit", [",", ", ", "a,", ";", "a;", '"",'])
-def test_a_header_of_16_kib_is_declined_within_4_ms(unit):
-    """By the least of some CPU times, whatever else the machine does."""
-    header, times = unit * (16384 // len(unit)), []
-    for _ in range(10):
-        begun = time.thread_time()
-        negotiate(header)
-        times.append(time.thread_time() - begun)
-    assert min(times) < 0.004
+def test_a_header_four_times_as_long_takes_about_four_times_as_long(unit):
+    """And not sixteen: by the least of some CPU times, whatever else the machine does."""
+
+    def least(size: int) -> float:
+        header, times = unit * (size // len(unit)), []
+        for _ in range(10):
+            begun = time.thread_time()
+            negotiate(header)
+            times.append(time.thread_time() - begun)
+        return min(times)
+
+    assert least(65536) < 10 * least(16384)
 
 
 # Messages that come in
