@@ -233,10 +233,11 @@ class PerMessageDeflate(Extension):
     def _ends_well(self, inflater: zlib._Decompress) -> bool:
         """Whether the message ended between two blocks, and nothing of it is missing.
 
-        A last block can follow there and nowhere else; a copy of the inflater is asked.
+        A last block can follow there and nowhere else; a copy of the inflater is asked.  Where
+        a block with BFINAL lacks its end, what is put back ends it too soon, and some is left.
         """
         try:
-            if inflater.decompress(SYNC_TAIL, 1):
+            if inflater.decompress(SYNC_TAIL, 1) or inflater.unused_data:
                 return False
             probe = inflater.copy()
             return not probe.decompress(_LAST_BLOCK, 1) and probe.eof

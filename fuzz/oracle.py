@@ -131,6 +131,7 @@ class _Inflater:
         try:
             more = self._stream.decompress(b"\x00\x00\xff\xff", 1)
             last = self._stream.copy()
+            more = more or self._stream.unused_data  # a block with BFINAL that lacked its end
             return not more and not last.decompress(b"\x03\x00", 1) and last.eof
         except zlib.error:
             return False

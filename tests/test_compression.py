@@ -390,10 +390,17 @@ def test_what_does_not_inflate_is_1007_in_every_cut(payload):
 DYNAMIC = wire.deflate(bytes(range(64)) * 3 + b"the quick brown fox" * 9)
 
 
-@pytest.mark.parametrize("payload", [HELLO, DYNAMIC], ids=["fixed", "dynamic"])
+@pytest.mark.parametrize("payload", [HELLO, FINAL, DYNAMIC], ids=["fixed", "last", "dynamic"])
 def test_a_message_whose_end_is_missing_is_1007_wherever_it_was_cut(payload):
     for end in range(1, len(payload)):
         assert inflated(agreed(), compressed(payload[:end])) == ([], 1007)
+
+
+@pytest.mark.parametrize("payload", [b"\x03", FINAL[:-1]])
+def test_a_block_with_bfinal_that_lacks_its_end_is_1007_and_not_the_message_after_it(payload):
+    """What was put back ended it, and the rest of that was taken for the next message's."""
+    for pieces in wire.cuts(b"".join(compressed(HELLO, payload, HELLO))):
+        assert inflated(agreed(), pieces) == ([b"Hello"], 1007)
 
 
 def test_a_compressed_message_without_a_byte_is_an_empty_one_and_harms_no_later_one():
