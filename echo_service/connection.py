@@ -359,8 +359,9 @@ class Connection:
     async def _go_on(self, session: Session) -> Verdict | None:  # noqa: C901 - a table, row by row
         """Echo until there is a rest to be sent, or an end; pings a peer that is silent (5.5.2).
 
-        A ping waits its turn behind the echoes that the kernel still holds; the peer is not
-        silent as long as it takes of these.  Returns why it ends, where the session doesn't tell.
+        A ping waits its turn behind the echoes that the kernel still holds; as long as the
+        peer takes of these, and has not taken the ping, it is not silent.  Returns why it ends,
+        where the session doesn't tell.
         """
         config, steady = self._config, self._controls.ping
         interval = math.inf if steady else config.ping_interval or math.inf
@@ -386,7 +387,7 @@ class Connection:
                 continue
             elif pinged and config.ping_timeout:
                 untaken = self._transport.untaken
-                if untaken >= ahead:
+                if not 0 < untaken < ahead:
                     return policy.IDLE
                 since, ahead = trio.current_time(), untaken
                 continue

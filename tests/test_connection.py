@@ -185,7 +185,7 @@ async def test_silent_peer_is_pinged_then_closed(serving, autojump_clock):
     assert await client.ends() == Outcome(Ending.IDLE, 101, 1006, 1011)
 
 
-@pytest.mark.parametrize("stuck, end", [(0, 25), (5, 19)], ids=["takes all", "stops taking"])
+@pytest.mark.parametrize("stuck, end", [(0, 22), (5, 19)], ids=["takes all", "stops taking"])
 async def test_a_ping_behind_an_echo_that_is_being_taken_is_waited_for(
     serving, autojump_clock, monkeypatch, stuck: int, end: int
 ):

@@ -212,7 +212,7 @@ async def test_close_notify_is_sent_when_the_close_timeout_ends_a_connection(
     client = await connect_securely(await nursery.start(serve, settings))
     await client.open()
     for _ in range(2):
-        await wait_all_tasks_blocked(0.1)  # the client's kernel takes its time to acknowledge
+        await wait_all_tasks_blocked(0.01)
         mock_clock.jump(20)
     assert (await client.frame()).opcode == PING
     assert (await client.frame()).payload[:2] == b"\x03\xf3"
