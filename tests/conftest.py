@@ -36,7 +36,10 @@ def in_time() -> Iterator[None]:
     """A test that hangs is interrupted, by the machine's clock, whatever clock Trio goes by.
 
     As by Ctrl-C, which Trio sees to: any other exception in a signal handler would break it.
+    It does so only where Python handles the signal, which a shell has a program in the
+    background ignore.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     previous = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     signal.alarm(PATIENCE)
     yield
