@@ -40,23 +40,11 @@ class PacedTransport(Transport):
         """Whether an echo waits: nothing is received until it has been sent."""
         return self._due is not None
 
-    async def exchange(self, session: Session, *, once: bool = False) -> bool:
+    async def _answer(self, session: Session) -> Octets | None:
         """As that of any transport, but that each echo waits.  To cancel it loses nothing."""
-        while True:
-            if self._session.held is not None:
-                answer = await self._wait()
-            elif session.holds:
-                await trio.lowlevel.checkpoint()
-                answer = session.receive()
-            else:
-                data = await self.receive()
-                if not data:
-                    return False
-                self.active = trio.current_time()
-                answer = session.receive(data)
-            self.send_now(answer)
-            if once or self.rest or session.verdict is not None:
-                return True
+        if self._session.held is not None:
+            return await self._wait()
+        return await super()._answer(session)
 
     async def _wait(self) -> bytes | bytearray:
         """The echo that is held, when it has waited long enough."""

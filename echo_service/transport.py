@@ -96,19 +96,22 @@ class Transport(ABC):
         Raises whatever the session raises.  To cancel it loses nothing: bytes are received
         as long as it waits, not after.
         """
-        while True:
-            if session.holds:
-                await trio.lowlevel.checkpoint()
-                answer = session.receive()
-            else:
-                data = await self.receive()
-                if not data:
-                    return False
-                self.active = trio.current_time()
-                answer = session.receive(data)
+        while (answer := await self._answer(session)) is not None:
             self.send_now(answer)
             if once or self.rest or session.verdict is not None:
                 return True
+        return False
+
+    async def _answer(self, session: Session) -> Octets | None:
+        """What the session has to say next; None at the end of the stream."""
+        if session.holds:
+            await trio.lowlevel.checkpoint()
+            return session.receive()
+        data = await self.receive()
+        if not data:
+            return None
+        self.active = trio.current_time()
+        return session.receive(data)
 
 
 class StreamTransport(Transport):
