@@ -71,9 +71,12 @@ def _whole(value: object) -> int:
 
 
 def _workers(value: object) -> object:
-    if value != "auto" and _whole(value) > 1024:
+    if value == "auto":
+        return value
+    many = _whole(value)
+    if many > 1024:
         raise ValueError
-    return value if value == "auto" else _whole(value)
+    return many
 
 
 def _seconds_or_off(value: object) -> float:
