@@ -16,7 +16,7 @@ help: ## this list
 run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 	exec $(BIN)/echo-service serve $(ARGS)
 
-test: .venv/test ## the tests, in about a minute (ARGS=tests/test_session.py)
+test: .venv/test ## the tests, in about two minutes (ARGS=tests/test_session.py)
 	$(BIN)/python -m pytest $(ARGS)
 
 check: lint types test coverage pythons wheel fuzz peers attacks browser-test network deploy-test exhaustive conformance ## all that CI runs
