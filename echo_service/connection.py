@@ -44,7 +44,7 @@ RETRY_AFTER: Final = 5
 
 HELD_UP: Final = 0.1
 """Seconds by which the deadline for a sign of life is missed only if the whole process stood
-still: what the peer has sent in the meantime is yet to be received, for which there is as long."""
+still.  What the peer has sent in the meantime is yet to be received, for which there is as long."""
 
 _GONE: Final = (trio.BrokenResourceError, trio.ClosedResourceError)
 """What Trio's streams raise when the peer has reset or dropped its end."""
@@ -381,7 +381,7 @@ class Connection:
                 wait = interval
                 pinged, waited = 0.0, False
                 continue
-            elif trio.current_time() - since - wait > HELD_UP and not waited:
+            elif self._may_have_missed(since + wait) and not waited:
                 since = trio.current_time() - wait + HELD_UP
                 waited = True
                 continue
@@ -399,6 +399,10 @@ class Connection:
                 pinged = since = trio.current_time()
                 wait = config.ping_timeout or interval
                 ahead = before
+
+    def _may_have_missed(self, deadline: float) -> bool:
+        """Whether there may be a sign of life that came in time and has not been received."""
+        return trio.current_time() - deadline > HELD_UP or self._transport.unread
 
     async def _exchange(self, session: Session, pinged: float) -> Verdict | None:
         """Echo; ``pinged`` is when a ping went out that nothing has followed yet, 0 for none."""

@@ -86,6 +86,11 @@ class PacedTransport(Transport):
         """Bytes that the peer has not taken yet."""
         return self._below.untaken
 
+    @property
+    def unread(self) -> bool:
+        """Whether bytes have arrived that are looked for now."""
+        return not self.deaf and self._below.unread
+
     async def half_close(self) -> bool:
         """Send our end of stream."""
         return await self._below.half_close()

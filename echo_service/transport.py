@@ -84,6 +84,11 @@ class Transport(ABC):
         await self.abort()
 
     @property
+    def unread(self) -> bool:
+        """Whether bytes have arrived that were not received, as far as can be told."""
+        return False
+
+    @property
     def deaf(self) -> bool:
         """Whether nothing is being received, because an echo is to wait."""
         return False
@@ -206,8 +211,16 @@ class SocketTransport(Transport):
     @property
     def untaken(self) -> int:
         """What the kernel still holds (SIOCOUTQ), where it tells."""
+        return self._bytes_in(termios.TIOCOUTQ)
+
+    @property
+    def unread(self) -> bool:
+        """Whether the kernel holds some for us (SIOCINQ), where it tells."""
+        return self._bytes_in(termios.FIONREAD) > 0
+
+    def _bytes_in(self, queue: int) -> int:
         try:
-            answer = fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4))
+            answer = fcntl.ioctl(self.fd, queue, bytes(4))
         except OSError:
             return 0
         held: int = struct.unpack("i", answer)[0]

@@ -656,6 +656,7 @@ VARIANTS = pytest.mark.parametrize(
 @VARIANTS
 @settings(derandomize=True, deadline=None, max_examples=120)
 @example((1.0, [("wait", (INTERVAL,), True), ("stand_still", (60.0, True), True)]))
+@example((1.0, [("wait", (23.9375,), False), ("stand_still", (HELD_UP, True), False)]))
 @given(schedule=schedules)
 def test_whatever_happens_it_ends_in_time_once_and_with_one_close(codec, way, fast_lane, schedule):
     run(schedule, codec, way, fast_lane)
