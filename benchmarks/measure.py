@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:
@@ -224,19 +225,21 @@ class Server:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "")
         return f" ({last})" if last else ""
 
-    def wait_until_it_listens(self) -> None:
-        """Return as soon as a connection can be made."""
+    def wait_until_it_serves(self) -> None:
+        """Return as soon as a message comes back, which with workers is later than a connection."""
         limit = time.monotonic() + START_TIMEOUT
         while time.monotonic() < limit:
             if self.process.poll() is not None:
                 raise UnavailableError(f"it does not start{self.complaint()}")
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
+                with connect(f"ws://127.0.0.1:{self.port}", compression=None) as client:
+                    client.send("?")
+                    client.recv(timeout=1)
+            except (OSError, WebSocketException):
                 time.sleep(0.002)
             else:
                 return
-        raise UnavailableError(f"it does not listen within {START_TIMEOUT} s{self.complaint()}")
+        raise UnavailableError(f"it does not serve within {START_TIMEOUT} s{self.complaint()}")
 
 
 def free_port() -> int:
@@ -259,7 +262,7 @@ def serving(peer: Peer, *, compress: bool = False) -> Iterator[Server]:
             )
         try:
             server = Server(process, port, Path(log.name))
-            server.wait_until_it_listens()
+            server.wait_until_it_serves()
             if compress:
                 check_deflated(server)
             yield server
@@ -357,7 +360,7 @@ def idle_beside(case: Case, peer: Peer, span: Span) -> Sample:
 
 
 def start(_case: Case, peer: Peer, _span: Span) -> Sample:
-    """How long it takes to listen, and the memory then."""
+    """How long it takes until a message comes back, and the memory then."""
     began = time.monotonic()
     with serving(peer) as server:
         return {"start_s": time.monotonic() - began, "rss_mib": server.rss() / 2**20}
