@@ -316,6 +316,7 @@ class Connection:
             told = request.target, request.headers, self._peer, extensions, accepted.subprotocol
             opening += frame(0x1, controls.info(*told))
         session = self._session = self._begin(accepted)
+        self._transport.turn = None
         self._sending = True  # from here on the 101 is owed, and no Close may take its place
         self._status = 101
         self._registry.enter(self)

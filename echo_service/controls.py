@@ -110,8 +110,7 @@ class Controls:
     @property
     def shapes(self) -> bool:
         """Whether they change what the echo is, so that it takes a road of its own."""
-        values = (self.delay, self.fragment, self.close, self.drop)
-        return any(value is not None for value in values)
+        return not (self.delay is self.fragment is self.close is self.drop is None)
 
     @property
     def end(self) -> tuple[float, Verdict] | None:
@@ -132,6 +131,8 @@ def parse(target: bytes) -> Controls | None:
     The query is read as browsers' ``URLSearchParams`` and Python's ``urlencode`` write it.
     """
     query = target.decode("ascii").partition("?")[2]
+    if not query:
+        return None
     given = parse_qsl(query, keep_blank_values=True, errors="surrogateescape")
     values: dict[str, Any] = {}
     for name, text in given:

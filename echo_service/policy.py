@@ -12,6 +12,7 @@ The module is pure: numbers and bytes in, a `Verdict` out, nothing raised.
 from __future__ import annotations
 
 import enum
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -144,6 +145,7 @@ def close_payload(code: int, reason: str = "") -> bytes:
     return struct.pack("!H", code) + reason.encode("ascii")[:MAX_REASON]
 
 
+@functools.lru_cache(maxsize=64)  # two of each connection, and mostly the same
 def row(code: int) -> CloseCodes:
     """The row of `CLOSE_CODES` for ``code``, which is from 0 to 65535."""
     return next(row for row in CLOSE_CODES if code <= row.last)

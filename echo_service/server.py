@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from echo_service.transport import Transport
 
 
+HANDSHAKES: Final = 16
+"""Opening handshakes in one pass of the event loop: whoever is connected has a turn after them."""
+
 HANDSHAKE_UNDER_WAY: Final = 1.0
 """Seconds in which the request of a client that has connected should have come."""
 
@@ -39,6 +42,7 @@ class Server:
         self._certificate = None
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = tls.Certificate(config.tls_cert, config.tls_key)
+        self._door = trio.Semaphore(HANDSHAKES)
         self._lane: Lane | None = None
         self._listening: Sequence[Listening] = ()
         most = min(config.max_connections, connections_allowed())
@@ -156,7 +160,15 @@ class Server:
                 await trio.sleep(0.01)
 
     def _connect(self, sock: socket.socket, peer: str) -> Connection:
-        return Connection(self._transport(sock), self._config, self._registry, peer)
+        transport = self._transport(sock)
+        transport.turn = self._turn
+        return Connection(transport, self._config, self._registry, peer)
+
+    async def _turn(self) -> None:
+        """Wait for a turn at the opening handshake, where many have not done it yet."""
+        if len(self._acceptor.connections) - len(self._registry) > HANDSHAKES:
+            async with self._door:
+                pass  # whoever waits is woken now, to run in the next pass
 
     def _transport(self, sock: socket.socket) -> Transport:
         if self._certificate is not None:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from echo_service.codec import Octets
     from echo_service.session import Session
 
@@ -42,13 +44,16 @@ class Transport(ABC):
     All that waits or sends raises `trio.BrokenResourceError` once the connection is broken.
     """
 
-    __slots__ = ("active", "rest")
+    __slots__ = ("active", "rest", "turn")
 
     def __init__(self) -> None:
         self.active = 0.0
         """When something last arrived, by Trio's clock; 0 until something has."""
         self.rest = NOTHING
         """What `send_now` has left to be sent, by `send_some`."""
+        self.turn: Callable[[], Awaitable[None]] | None = None
+        """What a socket that has become readable waits for before it receives, so that not all
+        that have are served in one pass of the event loop."""
 
     @abstractmethod
     async def receive(self) -> bytes | bytearray:
@@ -177,6 +182,8 @@ class SocketTransport(Transport):
         """The next bytes."""
         while True:
             await trio.lowlevel.wait_readable(self.fd)
+            if self.turn is not None:
+                await self.turn()
             try:
                 return os.read(self.fd, RECEIVE)
             except BlockingIOError:

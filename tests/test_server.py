@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ from tests.conftest import until
 from tests.wire import BINARY, CLOSE, TEXT, Frame, frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("in_time")
@@ -142,6 +144,33 @@ async def test_cap_is_no_higher_than_the_file_limit_allows(nursery, connect, mon
 
 
 @pytest.mark.echo_service(max_connections=1)
+class Passes(trio.abc.Instrument):
+    """What a number is at the end of each pass of the event loop."""
+
+    def __init__(self, number: Callable[[], int]) -> None:
+        self.seen = [0]
+        self._number = number
+
+    def before_io_wait(self, _: float) -> None:
+        self.seen.append(self._number())
+
+
+@pytest.mark.parametrize("fast_lane", [True, False])
+async def test_a_burst_of_handshakes_lets_others_have_their_turn(nursery, connect, fast_lane: bool):
+    """Trio runs all that is ready before it looks for more; of these sixteen a pass are."""
+    running: Server = await nursery.start(serve, settings(fast_lane=fast_lane))
+    clients = [await connect(running) for _ in range(100)]
+    await until(lambda: len(running._acceptor.connections) == 100)
+    passes = Passes(lambda: running.connections)
+    trio.lowlevel.add_instrument(passes)
+    for client in clients:
+        client.stream.socket._sock.send(wire.request())
+    await until(lambda: running.connections == 100)
+    trio.lowlevel.remove_instrument(passes)
+    grown = [after - before for before, after in pairwise(passes.seen)]
+    assert max(grown) == server.HANDSHAKES
+
+
 async def test_connection_that_only_lingers_takes_nobodys_room(echo_server, connect):
     lingering = await connect(echo_server)
     await lingering.open()

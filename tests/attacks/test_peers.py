@@ -6,6 +6,7 @@ import itertools
 import resource
 import socket
 import ssl
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from tests.attacks.service import (
     gone_is_fine,
 )
 from tests.attacks.siege import GROWTH, Attack, ways
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.wire import BINARY, CLOSE, PING, TEXT, frame
 
 if TYPE_CHECKING:
@@ -106,6 +107,21 @@ async def slow_after_tls(service: Service) -> None:
             assert wire.status(await client.rest()) == (408 if number % 6 else 0)
 
     await together(attack, 200)
+
+
+async def burst(service: Service) -> None:
+    """A thousand that are connected all speak in the same moment, and all are answered."""
+    files, said = service.files, HELLO if service.way.tls else wire.request()
+    with ExitStack() as clients:
+        address = ("127.0.0.1", service.port)
+        attackers = [
+            clients.enter_context(socket.create_connection(address, PATIENCE)) for _ in range(MANY)
+        ]
+        await eventually(lambda: service.files == files + MANY)
+        for attacker in attackers:
+            attacker.sendall(said)
+        for attacker in attackers:
+            assert attacker.recv(1)
 
 
 async def never_reads(service: Service, sent: bytes) -> None:
@@ -243,6 +259,8 @@ HASTE = (HASTY, HASTY_WSPROTO, HASTY_TLS)
 ATTACKS = [
     Attack("a thousand slow handshakes", SLOW, slow, (BRIEF,), MANY_GROWTH),
     Attack("a thousand slow TLS handshakes", SLOW, slow_tls, (BRIEF_TLS,), TLS_GROWTH),
+    Attack("a thousand handshakes in one moment", "", burst, (LANE,), MANY_GROWTH),
+    Attack("a thousand TLS handshakes in one moment", "", burst, (TLS,), TLS_GROWTH),
     Attack("slow handshakes after TLS's", SLOW, slow_after_tls, (BRIEF_TLS,), TLS_GROWTH),
     *(Attack(f"{name} and never reads", "daphne, picows, ws", partial(never_reads, sent=sent),
              HASTE)
