@@ -5,6 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 SECONDS ?= 60
+SPREAD ?= -n auto --maxprocesses 8 --dist worksteal
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
@@ -16,8 +17,8 @@ help: ## this list
 run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 	exec $(BIN)/echo-service serve $(ARGS)
 
-test: .venv/test ## the tests, in about two minutes (ARGS=tests/test_session.py)
-	$(BIN)/python -m pytest $(ARGS)
+test: .venv/test ## the tests, in a minute or two (ARGS=tests/test_session.py)
+	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 check: lint types test coverage pythons wheel fuzz peers attacks browser-test network deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
@@ -47,7 +48,7 @@ attacks: .venv/check ## what the service has to stand, and a table of how it did
 	$(BIN)/python -m pytest -m attacks tests/attacks $(ARGS)
 
 pythons: .venv/check ## the tests on every other Python from 3.11 to 3.14 that is here
-	scripts/pythons
+	scripts/pythons $(SPREAD)
 
 wheel: .venv/check ## build the wheel, install it elsewhere, try it there
 	scripts/wheel $(BIN)/python

@@ -807,7 +807,7 @@ def test_what_is_held_is_copied_once_however_many_calls_it_takes():
     assert calls > 50
 
 
-@pytest.mark.parametrize("codec", CODECS, ids=str)
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name if codec else "none")
 def test_nothing_is_kept_once_all_is_done(codec):
     """An empty view would keep the whole of what it is a view of."""
     two = wire.frame(BINARY, b"a", fin=False) + wire.frame(CONTINUATION, b"b")

@@ -116,16 +116,17 @@ def test_a_status_that_is_no_unicode_is_told_as_far_as_it_is(manager, notifier):
     [
         ({}, None),
         ({"WATCHDOG_USEC": "3000000"}, 1.5),
-        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
+        ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "ours"}, 1.5),
         ({"WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
-        ({"WATCHDOG_PID": str(os.getpid())}, None),
+        ({"WATCHDOG_PID": "ours"}, None),
     ],
     ids=str,
 )
 def test_a_watchdog_is_fed_twice_in_its_time_where_it_is_ours(manager, environ, interval):
-    notifier = told(manager, **environ)
+    pid = str(os.getpid())
+    notifier = told(manager, **{k: v.replace("ours", pid) for k, v in environ.items()})
     assert notifier.watchdog_interval == interval
     notifier.watchdog()
     assert heard(manager) == ([b"WATCHDOG=1"] if interval else [])

@@ -112,7 +112,7 @@ def test_a_check_is_repeated_alone_with_its_bytes(check):
         (["order.messages", "utf8.*-f?"], {"order.messages", "utf8.invalid-fe", "utf8.invalid-ff"}),
         (["stress"], set()),
     ],
-    ids=str,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else f"{len(value)} of them",
 )
 def test_checks_are_selected_by_name_area_or_pattern(patterns: list[str], names: set[str]):
     assert {each.name for each in select(patterns, stressful=False)} == names
