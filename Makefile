@@ -42,6 +42,7 @@ coverage: .venv/check ## the tests, and what they cover
 	scripts/coverage $(BIN)/python
 
 exhaustive: .venv/check ## every close code over every transport, and what else takes minutes
+	scripts/debian-packages libfaketime
 	$(BIN)/python -m pytest -m exhaustive
 
 attacks: .venv/check ## what the service has to stand, and a table of how it did
@@ -54,11 +55,12 @@ wheel: .venv/check ## build the wheel, install it elsewhere, try it there
 	scripts/wheel $(BIN)/python
 
 deploy-test: .venv/check ## the deployments, for real: image, systemd, Kubernetes, proxies
-	scripts/deploy-tools
+	scripts/debian-packages haproxy iptables mmdebstrap netavark nginx-light podman prometheus \
+		python3-dev python3-venv runc systemd-container
 	$(BIN)/python -m pytest -m deploy tests/deploy $(ARGS)
 
 browser-test: .venv/check ## the web page, in a real browser
-	scripts/browser-tools
+	scripts/debian-packages chromium fonts-dejavu-core
 	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 peers: .venv/check ## `echo-service check` against other servers, and the table in docs/check.md

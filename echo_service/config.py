@@ -301,9 +301,10 @@ class Config:
             object.__setattr__(self, name, _read(name, option, getattr(self, name)))
         if not self.bind:
             raise ConfigError("bind", "", OPTIONS["bind"].accepted)
-        if (self.tls_cert is None) != (self.tls_key is None):
-            missing = "tls_cert" if self.tls_cert is None else "tls_key"
-            raise ConfigError(missing, "", "a PEM file, since the other of the two is given")
+        if self.tls_key is None and self.tls_cert is not None:
+            raise ConfigError("tls_cert", self.tls_cert, "a certificate whose key is given too")
+        if self.tls_cert is None and self.tls_key is not None:
+            raise ConfigError("tls_key", self.tls_key, "a key whose certificate is given too")
 
     @cached_property
     def origins(self) -> frozenset[upgrade.Origin | None] | None:

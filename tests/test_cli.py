@@ -123,7 +123,7 @@ def test_passed_sockets_take_the_place_of_the_default(flags: dict, environ: dict
         (["--bind=nowhere"], {}, ["--bind", "'nowhere'", "HOST:PORT"]),
         (["--max-message-size=\n1"], {}, ["--max-message-size", "whole number"]),
         (["--log-level=loud"], {}, ["--log-level", "'loud'", "debug, info, warning or error"]),
-        (["--tls-key=key.pem"], {}, ["--tls-cert", "PEM file"]),
+        (["--tls-key=key.pem"], {}, ["--tls-key", "certificate is given too"]),
         (["--tls-cert=no", "--tls-key=such"], {}, ["--tls-cert", "'no'", "'such'", "PEM"]),
         ([], {"ECHO_SERVICE_BIND": ""}, ["ECHO_SERVICE_BIND", "HOST:PORT"]),
         ([], {"ECHO_SERVICE_DRAIN_CODE": "7"}, ["ECHO_SERVICE_DRAIN_CODE", "'7'", "1012"]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from echo_service import config
 from echo_service.testing import running
+from tests.conftest import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -57,6 +60,25 @@ def test_the_fixture_is_used_as_it_is_shown(pytester_path):
         command, cwd=pytester_path, capture_output=True, text=True, check=False, timeout=60
     )
     assert "1 passed" in result.stdout, result.stdout
+
+
+def test_a_certificate_of_ones_own_is_made_and_trusted_as_it_is_shown(tmp_path):
+    make, serve, check = re.findall(
+        r"^\$ ((?:openssl|echo-service) .*cert\.pem.*)$", README, re.MULTILINE
+    )
+    if shutil.which("openssl") is None:
+        missing("openssl is not here; it comes from Debian's package of this name")
+    subprocess.run(shlex.split(make), cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    assert serve == "echo-service serve --tls-cert cert.pem --tls-key key.pem"
+    files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
+    with running(**files) as server:
+        port = server.urls[0].rpartition(":")[2]
+        _, *arguments = shlex.split(check.replace("8080", port))
+        command = [sys.executable, "-m", "echo_service", *arguments, "--quick"]
+        result = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from tests import wire
-from tests.conftest import eventually, until
+from tests.conftest import eventually, missing, until
 
 pytestmark = pytest.mark.usefixtures("in_time")
 
@@ -254,9 +254,11 @@ async def test_nobody_is_dropped_because_we_stood_still_for_a_minute(eight, stop
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
+@pytest.mark.exhaustive  # it needs a library that few have
 async def test_a_clock_that_jumps_ends_no_connection(program, connect, tmp_path):
     """Years ahead and back: deadlines go by the clock that can't be set (CLOCK_MONOTONIC)."""
+    if FAKETIME is None:
+        missing("libfaketime is not here; it comes from Debian's package of this name")
     clock = tmp_path / "clock"
     clock.write_text("+0")
     environ = {

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from echo_service.testing import running
-from tests.conftest import PATIENCE
-from tests.deploy.conftest import missing
+from tests.conftest import PATIENCE, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

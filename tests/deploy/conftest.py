@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conftest import missing
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -18,19 +20,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 
-STRICT = "NOTHING_SKIPPED"
-"""The variable with which a tool that is missing is a failure, as it is in CI."""
-
-
 CACHE = os.environ.get("DEPLOY_CACHE", str(ROOT / ".cache"))
 """Where the small Debians are kept from one run to the next."""
-
-
-def missing(words: str) -> None:
-    """Skip the test and say what is missing; where nothing may be skipped, fail."""
-    if os.environ.get(STRICT):
-        pytest.fail(words)
-    pytest.skip(words)
 
 
 @pytest.fixture(scope="session")

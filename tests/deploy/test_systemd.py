@@ -16,8 +16,9 @@ import trio
 import trustme
 
 from tests import wire
+from tests.conftest import missing
 from tests.deploy import machine as machines
-from tests.deploy.conftest import ROOT, missing
+from tests.deploy.conftest import ROOT
 from tests.wire import CLOSE
 
 if TYPE_CHECKING:

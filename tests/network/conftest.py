@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests import wire
-from tests.deploy.conftest import missing
+from tests.conftest import missing
 from tests.network.cable import Cable, Machine
 
 if TYPE_CHECKING:
