@@ -10,12 +10,21 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml setup.py README.md LICENSE ./
+COPY locks ./locks
 COPY echo_service ./echo_service
+# Only files that are locked are fetched, and nothing of them runs meanwhile: they are wheels.  The
+# service itself is built of what is here then; no index is asked.
 # A build behind a proxy with its own certificates hands them in as the secret `ca`; they don't stay.
 # The bytecode is never compared with its source: it holds whatever times the files are given.
 RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt,required=false \
     python3 -m venv /app \
-    && /app/bin/pip install --no-cache-dir --no-compile --quiet . \
+    && /app/bin/pip install --no-cache-dir --no-compile --quiet --only-binary=:all: --require-hashes \
+        --requirement locks/service.txt \
+    && /app/bin/pip install --no-cache-dir --no-compile --quiet --only-binary=:all: --require-hashes \
+        --requirement locks/build.txt --target /build \
+    && PYTHONPATH=/build /app/bin/pip install --no-cache-dir --no-compile --quiet \
+        --no-index --no-deps --no-build-isolation . \
+    && /app/bin/pip check \
     && /app/bin/pip uninstall --yes --quiet pip \
     && /app/bin/python -m compileall -q --invalidation-mode unchecked-hash /app/lib \
     && /app/bin/python -P -c 'import echo_service._codec'

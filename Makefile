@@ -87,6 +87,8 @@ uninstall: ## what `make install` has put there, and nothing else
 
 # Each of these is an environment of its own content; a stamp says that it is complete.
 .venv/run .venv/test .venv/check .venv/bench: pyproject.toml setup.py echo_service/_codec.c scripts/environment
+.venv/check: locks/build.txt locks/check.txt
+.venv/run .venv/test .venv/check .venv/bench:
 	scripts/environment $(PYTHON) .venv $(@F)
 
 clean: ## remove what the targets made

@@ -25,6 +25,7 @@ from tests import wire
 from tests.conftest import Program, eventually
 from tests.deploy.conftest import ROOT
 from tests.deploy.containers import BASE, BUILD, most_processes
+from tests.test_locks import versions
 from tests.test_memory import OFFER
 from tests.wire import CLOSE, TEXT
 
@@ -185,10 +186,34 @@ def test_what_builds_it_stays_behind(trees):
     assert shutil.which("python", path=path), "programs are found there"
     for name in ("cc", "gcc", "c++", "ld", "make", "git", "curl"):
         assert shutil.which(name, path=path) is None
-    assert list((here / "app").rglob("pip*")) == []
+    for name in ("pip*", "setuptools*"):
+        assert list((here / "app").rglob(name)) == []
+    assert not (here / "build").exists()
     for folder in ("var/lib/apt/lists", "var/cache/apt/archives", "src", "root/.cache"):
         found = (here / folder).rglob("*")
         assert [path for path in found if path.name not in ("lock", "partial", "auxfiles")] == []
+
+
+def test_it_has_what_is_locked_and_nothing_else(podman, image):
+    program = (
+        "from importlib.metadata import distributions as all\n"
+        "for each in all(path=[__import__('sysconfig').get_path('purelib')]):\n"
+        "    print(each.name.lower().replace('_', '-'), each.version)"
+    )
+    said = podman("run", "--rm", "--entrypoint=python", image, "-c", program)
+    locked = {(name, version) for name, of in versions("service").items() for version in of}
+    own = ("echo-service", echo_service.__version__)
+    assert {tuple(line.split()) for line in said.splitlines()} == locked | {own}
+
+
+def test_it_is_built_of_nothing_but_what_is_locked():
+    """Every file that pip takes from elsewhere is one whose hash is known."""
+    file = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    *locked, own = re.findall(r"pip install (.+?) &&", file)
+    assert len(locked) == 2
+    for each in locked:
+        assert {"--require-hashes", "--only-binary=:all:"} <= set(each.split())
+    assert {"--no-index", "--no-deps", "--no-build-isolation"} <= set(own.split())
 
 
 def test_nothing_in_it_names_the_machine_that_built_it(trees):
@@ -245,7 +270,12 @@ def test_a_build_is_given_the_sources_and_nothing_else(podman, tmp_path):
     try:
         files = [path for path in tree.rglob("*") if path.is_file()]
         top = {path.relative_to(tree).parts[0] for path in files}
-        assert top == {"pyproject.toml", "setup.py", "README.md", "LICENSE", "echo_service"}
+        sources = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "echo_service"}
+        assert top == sources | {"locks"}
+        assert {path.name for path in files if path.parent.name == "locks"} == {
+            "build.txt",
+            "service.txt",
+        }
         assert {path.suffix for path in files} == {
             ".py",
             ".html",
@@ -254,6 +284,7 @@ def test_a_build_is_given_the_sources_and_nothing_else(podman, tmp_path):
             ".typed",
             ".toml",
             ".md",
+            ".txt",
             "",
         }
     finally:
