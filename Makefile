@@ -9,7 +9,7 @@ SPREAD ?= -n auto --maxprocesses 8 --dist worksteal
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench attacks deploy-test browser-test network peers install uninstall clean
+	bench attacks deploy-test browser-test network peers audit sbom install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -20,7 +20,7 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, in a minute or two (ARGS=tests/test_session.py)
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
-check: lint types test coverage pythons wheel fuzz peers attacks browser-test network deploy-test exhaustive conformance ## all that CI runs
+check: lint types audit sbom test coverage pythons wheel fuzz peers attacks browser-test network deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -37,6 +37,13 @@ lint: .venv/check ## format and lint, changing nothing
 
 types: .venv/check ## mypy, strict
 	$(BIN)/mypy
+
+audit: .venv/check ## look up what is locked in a database of known vulnerabilities
+	scripts/audit $(BIN)/python
+
+sbom: ## what the service consists of, as CycloneDX, in reports/sbom.json
+	mkdir -p reports
+	$(PYTHON) scripts/sbom >reports/sbom.json
 
 coverage: .venv/check ## the tests, and what they cover
 	scripts/coverage $(BIN)/python

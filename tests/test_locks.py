@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from echo_service import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -141,3 +146,116 @@ def releases(lock: str) -> dict[str, list[tuple[str, set[str]]]]:
 def test_all_groups_but_the_benchmarks_are_locked():
     script = (ROOT / "scripts/lock").read_text()
     assert set(re.findall(r"--group=(\w+)", script)) == set(LOCKED_GROUPS)
+
+
+# The bill of materials
+
+
+@pytest.fixture(scope="module")
+def bill() -> dict[str, object]:
+    command = [sys.executable, ROOT / "scripts/sbom"]
+    made = [subprocess.run(command, capture_output=True, check=True).stdout for _ in range(2)]
+    assert made[0] == made[1]
+    return json.loads(made[0])
+
+
+def test_the_bill_names_what_is_locked_and_nothing_else(bill):
+    named = {
+        (each["name"], each["version"]): {
+            f"sha256:{file['content']}" for file in each["hashes"] if file["alg"] == "SHA-256"
+        }
+        for each in bill["components"]
+    }
+    assert len(named) == len(bill["components"])
+    assert named == {
+        (pin.name, next(iter(pin.specifier)).version): set(hashes)
+        for pin, hashes in pins("service")
+    }
+
+
+def test_the_bill_says_whose_it_is(bill):
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    whole = bill["metadata"]["component"]
+    assert (whole["name"], whole["version"]) == ("echo-service", __version__)
+    for each in bill["components"]:
+        assert each["purl"] == f"pkg:pypi/{each['name']}@{each['version']}"
+
+
+def test_the_bill_says_what_needs_what(bill):
+    needs = {each["ref"]: set(each["dependsOn"]) for each in bill["dependencies"]}
+    assert needs.keys() == {"echo-service", *versions("service")}
+    assert needs["echo-service"] == {Requirement(each).name for each in RUNTIME}
+    assert needs["wsproto"] == {"h11"}
+    assert set().union(*needs.values()) == set(versions("service")), "nothing is there for nobody"
+
+
+# The audit
+
+DATABASES = """#!{python}
+import sys
+
+_, module, *options = sys.argv[1:]
+assert module == "pip_audit"
+database = next(each.partition("=")[2] for each in options if "vulnerability-service" in each)
+file = next(each.partition("=")[2] for each in options if "requirement=" in each)
+answer = {answers!r}[database]
+if answer == "unreachable":
+    sys.exit("no route to " + database)
+if answer == "empty":
+    sys.exit("ERROR: h11: not found, could not be audited")
+if "known" in file:
+    print("h11 0.14.0 GHSA-vqfr-h8mv-ghfj 0.16.0 CVE-2025-43859")
+    sys.exit(1)
+assert "--require-hashes" in options
+if answer == "worried" and "service" in file:
+    print("trio 0.35.0 CVE-1")
+    sys.exit(1)
+print("No known vulnerabilities found")
+"""
+
+
+@pytest.fixture
+def audit(tmp_path):
+    """Run it with databases that answer so."""
+
+    def audit(**answers: str) -> subprocess.CompletedProcess[str]:
+        python = tmp_path / "python"
+        python.write_text(DATABASES.format(python=sys.executable, answers=answers))
+        python.chmod(0o755)
+        return subprocess.run(
+            [ROOT / "scripts/audit", python], capture_output=True, text=True, check=False
+        )
+
+    return audit
+
+
+def test_an_audit_asks_for_all_that_is_locked(audit):
+    done = audit(pypi="well")
+    assert done.returncode == 0
+    assert re.findall(r"locks/\w+\.txt, in pypi", done.stdout) == [
+        f"locks/{lock}.txt, in pypi" for lock in ("service", "build", "check")
+    ]
+    assert "NOT AUDITED" not in done.stderr
+
+
+def test_an_audit_fails_where_something_is_known(audit):
+    done = audit(pypi="worried")
+    assert done.returncode == 1
+    assert "CVE-1" in done.stdout
+
+
+@pytest.mark.parametrize("first", ["unreachable", "empty"])
+def test_where_one_database_knows_nothing_another_is_asked(audit, first):
+    done = audit(pypi=first, osv="worried")
+    assert done.returncode == 1
+    assert "The database pypi can't be reached" in done.stderr
+
+
+def test_an_audit_without_a_database_says_so_and_passes(audit):
+    done = audit(pypi="empty", osv="unreachable")
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "The database pypi can't be reached: ERROR: h11: not found, could not be audited",
+        "The database osv can't be reached: no route to osv",
+        "NOT AUDITED: what is locked, for want of a database",
+    ]
