@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from echo_service import compression, forwarded, intake, policy, session, upgrade
+from echo_service import compression, controls, forwarded, intake, policy, session, upgrade
 from echo_service.policy import Violation
+from echo_service.request import Refused
 from fuzz import frames
 from tests import wire
 
 SEEDS = Path(__file__).parents[1] / "fuzz" / "seeds"
 
-TARGETS = ["frames", "handshake", "offers", "proxies"]
+TARGETS = ["controls", "frames", "handshake", "offers", "proxies"]
 
 
 def check_seeds(target):
@@ -49,6 +50,15 @@ FAULTS = {
         "frames", compression.PerMessageDeflate, "_ends_well", lambda *_: True,
     ),
     "too much is wrong data": ("frames", Violation.TOO_BIG, "code", 1007),
+    "a delay has no end": (
+        "controls", controls.CONTROLS, "delay", controls.Control(float, "a number"),
+    ),
+    "any spelling of a number will do": ("controls", controls, "_NUMBER", re.compile(".*")),
+    "a reason is cut": (
+        "controls", controls.CONTROLS, "reason", controls.Control(lambda text: text[:123], ""),
+    ),
+    "what has no effect is taken": ("controls", controls, "_check_together", lambda _: None),
+    "the parameter is not named": ("controls", controls, "_refused", lambda *_: Refused(400, "no")),
     "another key is accepted": ("handshake", upgrade, "accept_key", lambda _: "A" * 27 + "="),
     "any version will do": ("handshake", upgrade, "_check_version", lambda _: None),
     "any key will do": ("handshake", upgrade, "_KEY", re.compile(".*")),
