@@ -390,8 +390,9 @@ class Connection:
                 untaken = self._transport.untaken
                 if not 0 < untaken < ahead:
                     return policy.IDLE
-                since, ahead = trio.current_time(), untaken
+                since, ahead, waited = trio.current_time(), untaken, False
                 continue
+            waited = False
             before = self._transport.untaken
             await self._send(session.ping())
             if self._transport.deaf:  # no answer can be heard

@@ -501,7 +501,7 @@ class Play:
         """It has ended within the sum of the deadlines, and not before the client had its time."""
         took = self.ended_at - self.last_step
         ends_soon = self.end_is_whole or self.did & {"eof", "reset", "drain"}
-        longest = HANDSHAKE + INTERVAL + TIMEOUT + HELD_UP
+        longest = HANDSHAKE + INTERVAL + HELD_UP + TIMEOUT + HELD_UP
         assert took <= STALL + CLOSING + (0 if ends_soon else longest) + 1e-6, "too late"
         cut_short = self.did & {"eof", "reset", "cancel", "fail", "stall", "stand_still"}
         if self.outcome and self.outcome.sent_code is not None and not cut_short:
@@ -657,6 +657,8 @@ VARIANTS = pytest.mark.parametrize(
 @settings(derandomize=True, deadline=None, max_examples=120)
 @example((1.0, [("wait", (INTERVAL,), True), ("stand_still", (60.0, True), True)]))
 @example((1.0, [("wait", (23.9375,), False), ("stand_still", (HELD_UP, True), False)]))
+@example((1.0, [("stall", (), True), ("stand_still", (18.0, False), False), ("wait", (0.1,), False),
+                ("stand_still", (TIMEOUT, True), False)]))  # fmt: skip
 @given(schedule=schedules)
 def test_whatever_happens_it_ends_in_time_once_and_with_one_close(codec, way, fast_lane, schedule):
     run(schedule, codec, way, fast_lane)
