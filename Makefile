@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 SECONDS ?= 60
+# Chance repeats itself, so that CI fails for what has changed; SEED= draws anew.
+SEED ?= 1
 SPREAD ?= -n auto --maxprocesses 8 --dist worksteal
 
 .NOTPARALLEL: # the targets share an environment
@@ -48,9 +50,9 @@ sbom: ## what the service consists of, as CycloneDX, in reports/sbom.json
 coverage: .venv/check ## the tests, and what they cover
 	scripts/coverage $(BIN)/python
 
-exhaustive: .venv/check ## every close code over every transport, and what else takes minutes
+exhaustive: .venv/check ## every close code over every transport, and what else takes minutes (SEED= for other chances)
 	scripts/debian-packages libfaketime
-	$(BIN)/python -m pytest -m exhaustive
+	$(BIN)/python -m pytest -m exhaustive $(if $(SEED),--hypothesis-seed=$(SEED)) $(ARGS)
 
 attacks: .venv/check ## what the service has to stand, and a table of how it did
 	$(BIN)/python -m pytest -m attacks tests/attacks $(ARGS)
