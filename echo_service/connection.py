@@ -354,8 +354,12 @@ class Connection:
             await self._send_rest()
         if session.verdict is policy.DROPPED:
             await self._drop()
+        elif verdict is None:
+            await self._finish(b"")
         else:
-            await self._finish(b"" if verdict is None else session.end(verdict))
+            if verdict.close is not None:
+                await self._send(self._transport.let_go())
+            await self._finish(session.end(verdict))
 
     async def _go_on(self, session: Session) -> Verdict | None:  # noqa: C901 - a table, row by row
         """Echo until there is a rest to be sent, or an end; pings a peer that is silent (5.5.2).
@@ -427,17 +431,16 @@ class Connection:
         """
         transport = self._transport
         self._sending = True
-        if transport.rest:
-            begun = trio.current_time()
+        while transport.rest:
+            begun, blocked, untaken = trio.current_time(), transport.blocked, transport.untaken
             try:
-                while transport.rest:
-                    untaken = transport.untaken
-                    with trio.move_on_after(self._config.stall_timeout) as waiting:
-                        await transport.send_some()
-                    if waiting.cancelled_caught and transport.untaken >= untaken:
-                        raise trio.TooSlowError
+                with trio.move_on_after(self._config.stall_timeout) as waiting:
+                    await transport.send_some()
             finally:
-                self._registry.counts.stalled += trio.current_time() - begun
+                if blocked:
+                    self._registry.counts.stalled += trio.current_time() - begun
+            if waiting.cancelled_caught and transport.untaken >= untaken:
+                raise trio.TooSlowError
         self._sending = False
 
     # The end

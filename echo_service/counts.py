@@ -28,11 +28,16 @@ _RECORDED: Final = (policy.NO_STATUS, policy.ABNORMAL)
 """Codes that stand for a Close without a code, and for none."""
 
 
-def code_label(code: int | None) -> str:
-    """A close code, so that there are few: ``invalid`` for those that no Close may have."""
+def code_label(code: int | None, rule: str | None = None) -> str:
+    """A close code, so that there are few: ``invalid`` for those that no Close may have.
+
+    ``rule`` is the clause that the peer broke: 1005 and 1006 may stand for what did not come, or
+    be what it sent.
+    """
     if code is None:
         return "none"
-    return str(code) if code in _RECORDED or policy.row(code).valid else "invalid"
+    row = policy.row(code)
+    return str(code) if row.valid or (code in _RECORDED and rule != row.rule) else "invalid"
 
 
 class Histogram:

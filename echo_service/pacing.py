@@ -55,6 +55,11 @@ class PacedTransport(Transport):
         self.active = trio.current_time()  # before, nobody could have shown a sign of life
         return self._session.release()
 
+    def let_go(self) -> Octets:
+        """The echo that is held; it waits no longer."""
+        self._due = None
+        return self._session.let_go()
+
     async def receive(self) -> bytes | bytearray:
         """The next bytes."""
         return await self._below.receive()
@@ -80,6 +85,11 @@ class PacedTransport(Transport):
         else:
             await trio.lowlevel.checkpoint()
             self._give(self.rest)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the peer has to take something first, and not only a frame to be made."""
+        return self._below.blocked
 
     @property
     def untaken(self) -> int:

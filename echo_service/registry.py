@@ -126,7 +126,8 @@ class Registry:
         self._endings[outcome.ending] += 1
         self._received[outcome.received_code] += 1
         self._sent[outcome.sent_code] += 1
-        received, sent = code_label(outcome.received_code), code_label(outcome.sent_code)
+        received = code_label(outcome.received_code, outcome.rule)
+        sent = code_label(outcome.sent_code)
         self.counts.closes[outcome.ending.value, received, sent] += 1
         self.counts.durations.observe(outcome.duration)
         self.counts.texts += outcome.texts

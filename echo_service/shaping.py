@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from echo_service.compression import Parameters
     from echo_service.controls import Controls
     from echo_service.intake import Intake
-    from echo_service.policy import Verdict
 
 _PIECE: Final = 65536
 """Bytes of payload that are cut into frames at once, unless one frame is larger."""
@@ -65,7 +64,7 @@ class ShapedSession(Session):
 
     def release(self) -> bytes | bytearray:
         """The echo that is held, to be sent; of the last one maybe a part."""
-        left, echo = self._left, self._release()
+        left, echo = self._left, self.let_go()
         if left >= 1:
             return echo
         self.carried = self.before
@@ -77,18 +76,12 @@ class ShapedSession(Session):
         self.holds = False
         return self.end(self._asked)
 
-    def _release(self) -> bytearray:
-        echo, self.held = self.held or bytearray(), None
+    def let_go(self) -> bytearray:
+        """The echo that is held, if there is one, whole: something else ends the connection."""
+        if self.held is None:
+            return bytearray()
+        echo, self.held = self.held, None
         self.before, self.carried = self.carried, self._once_sent
-        return echo
-
-    def end(self, verdict: Verdict) -> bytes | bytearray:
-        """End the session; returns what is to be sent: an echo that is held, and the Close."""
-        if self.held is None or verdict.close is None:
-            return super().end(verdict)
-        before, echo = self.carried, self._release()
-        echo += super().end(verdict)
-        self.before = before  # they go out in one piece
         return echo
 
     def _judge(self, data: Octets) -> bytes | bytearray:

@@ -68,6 +68,11 @@ class Transport(ABC):
         """Wait until some of the rest can be sent, and send it."""
 
     @property
+    def blocked(self) -> bool:
+        """Whether the peer has to take something before more can be sent."""
+        return len(self.rest) > 0
+
+    @property
     def untaken(self) -> int:
         """Bytes that were sent and that the peer has not taken yet, as far as can be told."""
         return 0
@@ -97,6 +102,10 @@ class Transport(ABC):
     def deaf(self) -> bool:
         """Whether nothing is being received, because an echo is to wait."""
         return False
+
+    def let_go(self) -> Octets:
+        """An echo that waits, to be sent before what ends the connection."""
+        return b""
 
     async def exchange(self, session: Session, *, once: bool = False) -> bool:
         """Receive, and send what the session answers, until there is something to decide.

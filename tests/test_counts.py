@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from echo_service import policy
 from echo_service.counts import Counts, Histogram, code_label
 
 
@@ -31,6 +32,12 @@ from echo_service.counts import Counts, Histogram, code_label
 )
 def test_a_code_that_no_close_may_have_is_counted_as_invalid(code, label):
     assert code_label(code) == label
+
+
+@pytest.mark.parametrize("code", [1005, 1006])
+def test_a_code_that_only_stands_for_something_is_invalid_where_it_was_sent(code: int):
+    assert code_label(code, policy.closed(code.to_bytes(2, "big")).rule) == "invalid"
+    assert code_label(code, policy.violated(policy.Violation.UNMASKED).rule) == str(code)
 
 
 def test_a_value_at_a_bound_belongs_to_the_bucket_below_it():

@@ -95,6 +95,34 @@ async def test_a_drain_lets_the_echo_go_at_once(serving, autojump_clock):
     assert await client.ends() == Outcome(Ending.DRAINING, 101, 1006, 1001, texts=1, octets=5)
 
 
+async def test_a_drain_lets_a_slow_reader_have_the_echo_and_the_close(serving, autojump_clock):
+    """As without a delay: the stall timeout is that of the echo, the close timeout of the Close."""
+    client: Served = serving(lockstep_stream_pair, Registry(1), close_timeout=2, stall_timeout=3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, wire.request("/?delay=60"))
+        await client.opened()
+    await client.send(frame(BINARY, bytes(100_000)))
+    await wait_all_tasks_blocked()
+    client.connection.drain()
+    got = b""
+    while piece := await client.stream.receive_some(10_000):
+        got += piece
+        await trio.sleep(1)
+    echo, close = wire.parse(got)
+    assert echo.payload == bytes(100_000)
+    assert close.payload.startswith(b"\x03\xe9")
+
+
+async def test_to_make_frames_is_not_to_be_held_up(nursery, connect):
+    """Its own work is none of the time that a peer has left echoes waiting."""
+    running: Server = await nursery.start(serve, Config(bind=["127.0.0.1:0"]))
+    client = await connect(running)
+    await client.open("/?fragment=1")
+    await client.send(frame(BINARY, bytes(5000)))
+    assert [len((await client.frame()).payload) for _ in range(5000)] == [1] * 5000
+    assert running.counts().stalled == 0
+
+
 async def test_a_peer_gone_while_its_echo_waits_is_found_gone(serving, autojump_clock):
     client: Served = serving()
     await client.open("/?delay=10")

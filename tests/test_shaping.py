@@ -171,13 +171,13 @@ def test_of_an_empty_echo_no_part_is_sent():
 
 
 @pytest.mark.parametrize("asked", [{"delay": 1}, {"drop": 0.5}, {"close": 0, "after": 1}], ids=str)
-def test_an_echo_that_is_held_goes_out_before_a_close(asked: dict[str, object]):
+def test_an_echo_that_is_held_can_be_let_go_before_a_close(asked: dict[str, object]):
     shaped = session(**asked)
     shaped.receive(b"".join(THREE))
-    close = b"\x88\x1d\x03\xe9the service is going away"
-    close = bytes([0x88, len(close) - 2]) + close[2:]
-    assert shaped.end(policy.DRAINING[1001]) == ECHOES[0] + close
+    assert shaped.let_go() == ECHOES[0]
     assert (shaped.before, shaped.carried) == ((0, 0, 0), (1, 0, 3))
+    assert shaped.let_go() == b""
+    assert wire.codes(bytes(shaped.end(policy.DRAINING[1001]))) == [1001]
     assert shaped.verdict.ending is Ending.DRAINING
 
 
