@@ -4,14 +4,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-SECONDS ?= 60
+SOAK_SECONDS := 600
 # Chance repeats itself, so that CI fails for what has changed; SEED= draws anew.
 SEED ?= 1
 SPREAD ?= -n auto --maxprocesses 8 --dist worksteal
 
 .NOTPARALLEL: # the targets share an environment
 .PHONY: help run test check format lint types coverage exhaustive pythons wheel fuzz conformance \
-	bench attacks deploy-test browser-test network peers audit sbom install uninstall clean
+	bench attacks soak deploy-test browser-test network peers audit sbom install uninstall clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 — /p' Makefile
@@ -22,7 +22,8 @@ run: .venv/run ## serve on ws://127.0.0.1:8080 (ARGS="--bind ...")
 test: .venv/test ## the tests, in a minute or two (ARGS=tests/test_session.py)
 	$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
-check: lint types audit sbom test coverage pythons wheel fuzz peers attacks browser-test network deploy-test exhaustive conformance ## all that CI runs
+check: SOAK_SECONDS := 120
+check: lint types audit sbom test coverage pythons wheel fuzz peers attacks soak browser-test network deploy-test exhaustive conformance ## all that CI runs
 	@echo "make check: all passed"
 
 format: .venv/check ## put the code in its form
@@ -57,6 +58,9 @@ exhaustive: .venv/check ## every close code over every transport, and what else 
 attacks: .venv/check ## what the service has to stand, and a table of how it did
 	$(BIN)/python -m pytest -m attacks tests/attacks $(ARGS)
 
+soak: .venv/check ## 15,000 connections for ten minutes, or SECONDS=..., and what is left of them
+	SOAK_SECONDS=$(or $(SECONDS),$(SOAK_SECONDS)) $(BIN)/python -m pytest -m soak tests/soak $(ARGS)
+
 pythons: .venv/check ## the tests on every other Python from 3.11 to 3.14 that is here
 	scripts/pythons $(SPREAD)
 
@@ -79,8 +83,8 @@ network: .venv/check ## connections over a cable that loses, delays and is pulle
 	$(BIN)/python -m pytest -m network tests/network $(ARGS)
 
 fuzz: .venv/check ## the codec in C under sanitizers, and the rest in Python: a minute each, or SECONDS=...
-	fuzz/run $(SECONDS) $(BIN)/python
-	fuzz/run-guided $(SECONDS) $(BIN)/python
+	fuzz/run $(or $(SECONDS),60) $(BIN)/python
+	fuzz/run-guided $(or $(SECONDS),60) $(BIN)/python
 
 conformance: .venv/check ## Autobahn: 301 cases, or all 517 with FULL=1
 	$(BIN)/python conformance/run.py
