@@ -110,7 +110,9 @@ def test_a_link_leads_somewhere(page):
 
 
 def test_every_test_that_the_page_on_reliability_names_is_there():
-    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", (ROOT / "docs/reliability.md").read_text())
+    page = (ROOT / "docs/reliability.md").read_text()
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", page)
     assert len(named) > 20
+    named += [("network/test_faults.py", test) for test in re.findall(r"`(test_[a-z_0-9]+)`", page)]
     for module, test in named:
         assert f"def {test}(" in (ROOT / "tests" / module).read_text(), (module, test)
