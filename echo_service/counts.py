@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from echo_service import policy
@@ -113,4 +113,4 @@ class Counts:
         return counts
 
 
-_NUMBERS: Final = ("connections", "connections_total", "texts", "binaries", "octets", "stalled")
+_NUMBERS: Final = tuple(each.name for each in fields(Counts) if each.type in ("int", "float"))

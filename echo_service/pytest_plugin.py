@@ -26,8 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
 async def echo_server(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     """A running `echo_service.Server` on a free port of 127.0.0.1, for one test.
 
-    ``@pytest.mark.echo_service(max_message_size=1024)`` sets options; the marker nearest
-    to the test wins.  The server is stopped at once in the end.
+    ``@pytest.mark.echo_service(max_message_size=1024)`` sets options; of two markers with the
+    same one, the nearest to the test wins.  The server is stopped at once in the end.
     """
     given: dict[str, object] = {}
     for marker in reversed(list(request.node.iter_markers(MARKER))):

@@ -31,8 +31,11 @@ class RunningServer:
         return self._server.urls
 
     def statistics(self) -> Statistics:
-        """A frozen snapshot of what the server has counted."""
-        return trio.from_thread.run_sync(self._server.statistics, trio_token=self._token)
+        """A frozen snapshot of what the server has counted; after its end too."""
+        try:
+            return trio.from_thread.run_sync(self._server.statistics, trio_token=self._token)
+        except trio.RunFinishedError:  # so that nobody counts any more
+            return self._server.statistics()
 
     def drain(self) -> None:
         """Stop gracefully, as SIGTERM does; returns when that is done."""

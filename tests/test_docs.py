@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from echo_service import config
+from echo_service import config, policy
 from echo_service.testing import running
 from tests.conftest import missing
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+DASH = "\N{EN DASH}"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
 PAGES += [*ROOT.glob("deploy/*.md"), *ROOT.glob("examples/*/*.md")]
 
@@ -69,11 +70,11 @@ def test_a_certificate_of_ones_own_is_made_and_trusted_as_it_is_shown(tmp_path):
     if shutil.which("openssl") is None:
         missing("openssl is not here; it comes from Debian's package of this name")
     subprocess.run(shlex.split(make), cwd=tmp_path, capture_output=True, check=True, timeout=60)
-    assert serve == "echo-service serve --tls-cert cert.pem --tls-key key.pem"
+    assert serve.startswith("echo-service serve --bind 127.0.0.1:8443 --tls-cert cert.pem")
     files = {"tls_cert": tmp_path / "cert.pem", "tls_key": tmp_path / "key.pem"}
     with running(**files) as server:
         port = server.urls[0].rpartition(":")[2]
-        _, *arguments = shlex.split(check.replace("8080", port))
+        _, *arguments = shlex.split(check.replace("8443", port))
         command = [sys.executable, "-m", "echo_service", *arguments, "--quick"]
         result = subprocess.run(
             command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
@@ -101,6 +102,34 @@ def test_an_option_stands_in_the_readme_with_its_default(field):
     else:
         return
     assert expected in row
+
+
+def valid_codes() -> str:
+    """The close codes that a Close may have, in words, as `CLOSE_CODES` has them."""
+    ranges: list[tuple[int, int]] = []
+    for row in policy.CLOSE_CODES:
+        if row.valid and ranges and ranges[-1][1] + 1 == row.first:
+            ranges[-1] = ranges[-1][0], row.last
+        elif row.valid:
+            ranges.append((row.first, row.last))
+    return ", ".join(f"{first}{DASH}{last}" for first, last in ranges)
+
+
+@pytest.mark.parametrize("page", ["README.md", "echo_service/page.html"])
+def test_the_valid_close_codes_are_those_of_the_table_in_words(page):
+    assert f"Close with {valid_codes()}<" in (ROOT / page).read_text().replace(" |", "<")
+
+
+def test_each_row_of_the_close_codes_stands_in_the_page_on_closing():
+    page = (ROOT / "docs/closing.md").read_text()
+    told = {}
+    for numbers, answer in re.findall(
+        r"^\| (\d\S*(?:, \d+)*) \| (1002|the same)", page, re.MULTILINE
+    ):
+        for each in numbers.split(", "):
+            first, _, last = each.partition(DASH)
+            told |= dict.fromkeys(range(int(first), int(last or first) + 1), answer != "1002")
+    assert told == {code: policy.row(code).valid for code in range(65536)}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -41,6 +41,11 @@ def test_what_a_session_keeps_is_measured():
     assert 59_000 < frames.held(idle) < 70_000
 
 
+def test_the_query_controls_that_are_fuzzed_are_all_that_there_are():
+    parameters = import_module("fuzz.controls").PARAMETERS
+    assert [name.decode() for name in parameters] == list(controls.CONTROLS)
+
+
 FAULTS = {
     # what is done wrong: the target that sees it, and where it is done
     "echoes are not counted": ("frames", session.Session, "_count", lambda *_, **__: None),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -60,6 +62,13 @@ def test_every_name_of_the_contract_is_served(counts):
         labels = {label for each in families[name].samples for label in each.labels}
         found[name] = (families[name].type, labels)
     assert found == CONTRACT
+
+
+def test_every_name_that_is_ours_stands_in_the_readme(counts):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    samples = [name for name in served(counts) if name.startswith("echo_service_")]
+    ours = [re.sub("_(bucket|sum|count|created)$", "", name) for name in samples]
+    assert [name for name in ours if f"`{name}" not in readme] == []
 
 
 def test_a_number_is_the_one_that_was_counted(counts):

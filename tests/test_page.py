@@ -12,6 +12,7 @@ import pytest
 
 from echo_service import page, serve
 from echo_service.config import Config
+from echo_service.controls import CONTROLS
 from tests import wire
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -136,6 +137,11 @@ def test_the_closing_table_is_that_of_the_readme_cell_by_cell(markup):
     rows = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in table.splitlines()]
     assert rows[1] == ["---", "---"]
     assert markup.rows == [rows[0], *rows[2:]]
+
+
+def test_each_query_control_has_its_field(markup):
+    fields = [attrs.get("name") for tag, attrs in markup.elements if tag in ("input", "select")]
+    assert [name for name in CONTROLS if name not in fields] == []
 
 
 def test_the_page_is_told_once_whether_there_are_controls():

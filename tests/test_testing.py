@@ -51,6 +51,12 @@ def test_drain_closes_and_the_statistics_can_still_be_asked_for():
         assert server.statistics().endings == {Ending.DRAINING: 1}
 
 
+def test_the_statistics_can_be_asked_for_after_the_end():
+    with running() as server, websocket(*server.urls) as client:
+        client.close()
+    assert server.statistics().connections_total == 1
+
+
 def test_end_of_the_block_ends_the_thread_and_its_sockets():
     def threads() -> int:
         return sum(each.name.startswith("echo-service") for each in threading.enumerate())
