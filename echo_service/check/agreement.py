@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from echo_service.check import judge
 from echo_service.check.judge import Verdict
 from echo_service.check.row import DecidedError
-from echo_service.check.wire import TEXT, Came, Frame, frame, least_length
+from echo_service.check.wire import SPARE, TEXT, Came, Frame, frame, least_length, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +20,9 @@ EXTENSION: Final = "permessage-deflate"
 _TAIL: Final = b"\x00\x00\xff\xff"
 _STEP: Final = 64
 """Bytes by which more than the agreed window may go unnoticed."""
+
+_LARGE_STEP: Final = 65536
+"""Bytes at a time where any distance is within the window."""
 
 _BITS: Final = re.compile(r"[89]|1[0-5]")
 _FLAGS: Final = ("server_no_context_takeover", "client_no_context_takeover")
@@ -72,9 +75,11 @@ class Deflate:
         self._server_forgets = "server_no_context_takeover" in agreed
         self._deflater = zlib.compressobj(wbits=-self._client_bits)
         self._inflater = zlib.decompressobj(-self._server_bits)
+        self._room = SPARE
 
     def deflate(self, payload: bytes) -> bytes:
         """A message's payload, deflated (7.2.1)."""
+        self._room += len(payload)
         if self._client_forgets:
             self._deflater = zlib.compressobj(wbits=-self._client_bits)
         data = self._deflater.compress(payload) + self._deflater.flush(zlib.Z_SYNC_FLUSH)
@@ -92,42 +97,42 @@ class Deflate:
         if found := judge.fault(came.frames, rsv=4):
             raise DecidedError(Verdict.FAIL, judge.tell(came), found)
         greetings, self._greeted = self._greeted, ()
-        self._whole(greetings)
-        return Came(self._whole(came.frames), came.ending)
+        for each in whole(greetings):
+            self._inflated(each)
+        return Came([self._inflated(each) for each in whole(came.frames)], came.ending)
 
-    def _whole(self, parts: Sequence[Frame]) -> list[Frame]:
-        frames: list[Frame] = []
-        first, payload = None, b""
-        for each in parts:
-            if each.is_control:
-                frames.append(each)
-                continue
-            first = first or each
-            payload += each.payload
-            if each.fin:
-                whole = self._inflate(payload) if first.rsv else payload
-                frames.append(Frame(first.opcode, whole, length=least_length(len(whole))))
-                first, payload = None, b""
-        return frames
-
-    def _inflate(self, payload: bytes) -> bytes:
+    def _inflated(self, each: Frame) -> Frame:
+        if not each.rsv:
+            return each
         if self._server_forgets or self._inflater.eof:
             self._inflater = zlib.decompressobj(-self._server_bits)
+        inflated = bytearray()
         try:
-            return b"".join(self._pieces(payload + _TAIL))
+            for piece in self._pieces(each.payload + _TAIL):
+                inflated += piece
+                self._room -= len(piece)
+                if self._room < 0:
+                    why = "it inflates to more than was sent"
+                    raise DecidedError(Verdict.FAIL, judge.quoted(each.payload), why)
         except zlib.error as error:
             why = f"it does not inflate as was agreed on: {error}"
-            raise DecidedError(Verdict.FAIL, judge.quoted(payload), why) from error
+            raise DecidedError(Verdict.FAIL, judge.quoted(each.payload), why) from error
+        return Frame(each.opcode, bytes(inflated), length=least_length(len(inflated)))
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         """What the data inflates to, a little at a time.
 
-        zlib minds the window only for what it gave out in an earlier call.
+        zlib minds the window only for what it gave out in an earlier call.  What it has not
+        consumed it copies, so that it is given little at a time, too.
         """
-        step = 0 if self._server_bits == 15 else _STEP
-        while piece := self._inflater.decompress(data, step):
-            yield piece
-            data = self._inflater.unconsumed_tail
+        step = _LARGE_STEP if self._server_bits == 15 else _STEP
+        for start in range(0, len(data), step):
+            part = data[start : start + step]
+            while piece := self._inflater.decompress(part, step):
+                yield piece
+                part = self._inflater.unconsumed_tail
+            if self._inflater.eof:
+                return
 
 
 async def agree(trial: Trial, offer: str = EXTENSION) -> tuple[Client, Deflate, str]:

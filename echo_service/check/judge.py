@@ -20,6 +20,7 @@ from echo_service.check.wire import (
     Ending,
     Frame,
     least_length,
+    whole,
 )
 
 if TYPE_CHECKING:
@@ -118,19 +119,11 @@ def tell(came: Came) -> str:
 
 def items(frames: Sequence[Frame]) -> list[Item]:
     """The whole messages, and the pongs between them."""
-    found: list[Item] = []
-    first, payload = None, b""
-    for frame in frames:
-        if frame.opcode == PONG:
-            found.append(Item(PONG, frame.payload))
-        if frame.is_control:
-            continue
-        first = first or frame
-        payload += frame.payload
-        if frame.fin:
-            found.append(Item(first.opcode, payload))
-            first, payload = None, b""
-    return found
+    return [
+        Item(frame.opcode, frame.payload)
+        for frame in whole(frames)
+        if frame.opcode == PONG or not frame.is_control
+    ]
 
 
 def fault(frames: Sequence[Frame], rsv: int = 0) -> str:

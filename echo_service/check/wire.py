@@ -12,7 +12,7 @@ import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -22,6 +22,9 @@ KEY: Final = b"\x37\xfa\x21\x3d"
 The same in each run, so that a check that is repeated sends the same bytes; keys that
 can't be guessed (5.3) protect from scripts in a browser, and there are none here.
 """
+
+SPARE: Final = 1024 * 1024
+"""Bytes that messages may inflate to, whatever was sent: greetings, say."""
 
 _VISIBLE: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 256))}
 
@@ -116,6 +119,21 @@ def take(data: bytes | bytearray) -> tuple[Frame, int] | None:
         payload = mask(payload, bytes(data[start - 4 : start]))
     found = Frame(data[0] & 0xF, payload, bool(data[0] & 0x80), data[0] >> 4 & 7, masked, length)
     return found, start + size
+
+
+def whole(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The whole messages, each as one frame, and the control frames between them."""
+    first, parts = None, []
+    for each in frames:
+        if each.is_control:
+            yield each
+            continue
+        first = first or each
+        parts.append(each.payload)
+        if each.fin:
+            payload = b"".join(parts)
+            yield Frame(first.opcode, payload, rsv=first.rsv, length=least_length(len(payload)))
+            first, parts = None, []
 
 
 # What came

@@ -9,7 +9,7 @@ import pytest
 from echo_service.check.agreement import Deflate, parameters, wrong
 from echo_service.check.judge import Verdict
 from echo_service.check.row import DecidedError
-from echo_service.check.wire import Came, Frame, take
+from echo_service.check.wire import Came, Frame, least_length, take
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def deflated(payload: bytes, bits: int = 15, deflater=None) -> Frame:
     deflater = deflater or zlib.compressobj(wbits=-bits)
     data = deflater.compress(payload) + deflater.flush(zlib.Z_SYNC_FLUSH)
     data = data.removesuffix(b"\x00\x00\xff\xff")
-    return Frame(1, data, rsv=4, length=0 if len(data) < 126 else 2)
+    return Frame(1, data, rsv=4, length=least_length(len(data)))
 
 
 def test_messages_refer_to_those_before_and_to_greetings():
@@ -101,3 +101,46 @@ def test_what_is_sent_is_deflated_as_agreed(agreed):
         len(taken[0].payload) for _ in range(2) if (taken := take(deflate.message(b"Hello" * 9)))
     ]
     assert (sizes[0] == sizes[1]) == bool(agreed)
+
+
+@pytest.mark.parametrize("agreed", [{}, {"server_max_window_bits": "9"}], ids=str)
+def test_what_inflates_to_more_than_was_sent_is_a_failure(agreed):
+    payload = bytes(3 << 20)
+    bits = int(agreed.get("server_max_window_bits", 15))
+    bomb = deflated(payload, bits)
+    for frames, greetings in (([bomb], []), ([], [bomb])):
+        with pytest.raises(DecidedError) as caught:
+            Deflate(agreed, greetings).read(Came(frames))
+        assert caught.value.judgement.verdict is Verdict.FAIL
+        assert caught.value.judgement.why == "it inflates to more than was sent"
+    deflate = Deflate(agreed)
+    deflate.deflate(payload)
+    assert deflate.read(Came([bomb])).frames[0].payload == payload
+
+
+class Counting:
+    """An inflater that counts how many bytes it is given, again or not, and gives out at once."""
+
+    def __init__(self, inflater) -> None:
+        self._inflater = inflater
+        self.given = self.largest = 0
+
+    def decompress(self, data: bytes, most: int) -> bytes:
+        self.given += len(data)
+        found = self._inflater.decompress(data, most)
+        self.largest = max(self.largest, len(found))
+        return found
+
+    def __getattr__(self, name: str):
+        return getattr(self._inflater, name)
+
+
+@pytest.mark.parametrize("bits", [9, 15])
+@pytest.mark.parametrize("payload", [bytes(300_000), bytes(range(256)) * 400], ids=len)
+def test_what_is_inflated_is_gone_through_once(bits: int, payload: bytes):
+    deflate = Deflate({"server_max_window_bits": str(bits)})
+    deflate._inflater = inflater = Counting(zlib.decompressobj(-bits))
+    (whole,) = deflate.read(Came([deflated(payload, bits)])).frames
+    assert whole.payload == payload
+    assert inflater.given <= len(payload) + len(deflated(payload, bits).payload) + 4
+    assert inflater.largest <= 65536

@@ -62,6 +62,19 @@ def test_of_several_pings_the_latest_has_to_be_answered(frames, expected):
     assert judge.echoed(Came(frames), wanted).verdict is expected
 
 
+class Part(bytes):
+    """A payload that is not to be put behind others one by one: that takes quadratic time."""
+
+    def __radd__(self, before: bytes) -> bytes:
+        pytest.fail(f"put behind {len(before)} bytes")
+
+
+def test_fragments_are_put_together_at_once():
+    frames = [Frame(1, Part(b"a"), fin=False), *[Frame(0, Part(b"b"), fin=False)] * 9]
+    assert judge.items([*frames, Frame(0, Part(b"c"))]) == [Item(1, b"abbbbbbbbbc")]
+    assert judge.items(frames) == []
+
+
 @pytest.mark.parametrize(
     "frames, ending, expected",
     [
