@@ -6,6 +6,7 @@ The map:
 - `echo_service.check.endpoint`: a URL → a stream
 - `echo_service.check.wire`: frames and the opening handshake, byte by byte
 - `echo_service.check.client`: one connection, what came on it and how it ended
+- `echo_service.check.transcript`: the bytes that went by, as far as they are kept
 - `echo_service.check.quick`: the health check
 - `echo_service.check.judge`: what came → a verdict
 - `echo_service.check.row`: a check, and the kinds that most are of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import groupby
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from echo_service.check import judge, wire
@@ -11,39 +11,73 @@ from echo_service.check.wire import CLOSE, Frame, least_length
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from echo_service.check.client import Passed
+    from echo_service.check.transcript import Passed
 
 _SHOWN: Final = 16
 """Bytes of a frame that are shown."""
+
+_FRAMES: Final = 110
+"""Frames that are shown of those that went one way in a row."""
+
+_FIRST: Final = 256
+_LAST: Final = 16
+"""Lines that are shown of a connection."""
+
+_LONGEST: Final = 256
+"""Bytes of a header that are shown."""
 
 _END: Final = b"\r\n\r\n"
 
 
 def annotated(transcript: Sequence[Passed]) -> Iterator[str]:
-    """A line a header and a line a frame; ``>`` is to the peer, ``<`` from it."""
+    """A line a header and a line a frame, of many the first and the last.
+
+    ``>`` is to the peer, ``<`` from it.
+    """
+    lines = _lines(transcript)
+    yield from islice(lines, _FIRST)
+    rest = list(lines)
+    if len(rest) > _LAST:
+        yield f"… {len(rest) - _LAST} lines more"
+    yield from rest[-_LAST:]
+
+
+def _lines(transcript: Sequence[Passed]) -> Iterator[str]:
     heads = {">", "<"}
-    for direction, group in groupby(transcript, key=lambda passed: passed.direction):
-        data = b"".join(passed.data for passed in group)
+    for passed in transcript:
+        direction, at = passed.direction, 0
         if direction == "=":
-            yield f"= {data.decode()}"
+            yield f"= {passed.data.decode()}"
             continue
         if direction in heads:
             heads.remove(direction)
-            head, end, data = data.partition(_END)
-            yield from (f"{direction} {ascii(line)[2:-1]}" for line in head.split(b"\r\n"))
+            head, end, _ = bytes(passed.data).partition(_END)
+            at = len(head) + len(end)
+            yield from (f"{direction} {_header(line)}" for line in head.split(b"\r\n"))
             yield from [direction] if end else []
-        yield from (f"{direction} {line}" for line in _frames(data))
+        frames = _frames(memoryview(passed.data)[at:], passed.size - at)
+        yield from (f"{direction} {line}" for line in frames)
 
 
-def _frames(data: bytes) -> Iterator[str]:
-    while taken := wire.take(data):
-        yield _line(data[: taken[1]], _words(taken[0]))
-        data = data[taken[1] :]
-    if data:
-        yield _line(data, f"{len(data)} bytes that are no whole frame")
+def _header(line: bytes) -> str:
+    cut = f" … of {len(line)} bytes" if len(line) > _LONGEST else ""
+    return ascii(line[:_LONGEST])[2:-1] + cut
 
 
-def _line(data: bytes, words: str) -> str:
+def _frames(data: memoryview, size: int) -> Iterator[str]:
+    """The first frames in ``data``, which are the first of ``size`` bytes."""
+    at = count = 0
+    while count < _FRAMES and (taken := wire.take(data[at:])):
+        yield _line(data[at : at + taken[1]], _words(taken[0]))
+        at += taken[1]
+        count += 1
+    if at < size:
+        is_cut = count == _FRAMES or len(data) < size
+        words = "more" if is_cut else "that are no whole frame"
+        yield _line(data[at:], f"{size - at} bytes {words}")
+
+
+def _line(data: memoryview, words: str) -> str:
     shown = data[:_SHOWN].hex(" ") + (" …" if len(data) > _SHOWN else "")
     return f"{shown:<{_SHOWN * 3 + 1}}  {words}"
 

@@ -8,34 +8,38 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from echo_service.check import wire
 from echo_service.check.endpoint import UnreachableError
-from echo_service.check.wire import CLOSE, PING, PONG, Came, Ending, Frame
+from echo_service.check.transcript import Transcript
+from echo_service.check.wire import (
+    CLOSE,
+    LARGEST_HEAD,
+    PING,
+    PONG,
+    SPARE,
+    Came,
+    Ending,
+    Frame,
+)
 
 if TYPE_CHECKING:
     from echo_service.check.endpoint import Endpoint
 
-_LARGEST_HEAD: Final = 65536
-"""Bytes of a response's head after which it is none."""
+_TIMES: Final = 4
+"""By how much an echo may be larger: in fragments of one byte each it is three times as large."""
 
-_MOST: Final = 64 * 1024 * 1024
-"""Bytes after which no more are taken: several times what any check has echoed."""
+_SPARE_FRAMES: Final = 1024
+_ECHOED_FRAMES: Final = 65536
+"""Frames that may come whatever was sent, and at most as many more as bytes were sent."""
 
 _CHUNK: Final = 65536
 
 _LEAVE: Final = 1.0
 """Seconds that a closing handshake may take when there is nothing left to judge."""
-
-
-class Passed(NamedTuple):
-    """Bytes that went by, ``>`` to the peer or ``<`` from it, or ``=``: words about it."""
-
-    direction: str
-    data: bytes
 
 
 class NotOpenedError(Exception):
@@ -46,23 +50,29 @@ class Client:
     """A connection, until ``deadline`` on Trio's clock; ``ending`` is None while it lasts.
 
     The first ``greetings`` messages that come are not echoes, and passed over; ``greeted``
-    are their frames.
+    are their frames.  ``owed`` is how many bytes may come back, which bounds what is taken.
     """
 
     def __init__(self, stream: trio.abc.Stream, deadline: float, greetings: int = 0) -> None:
         self.ending: Ending | None = None
-        self.transcript: list[Passed] = []
+        self.transcript = Transcript()
+        self.owed = 0
         self.greeted: list[Frame] = []
         self._stream = stream
         self._deadline = deadline
         self._greetings = greetings
         self._unread = bytearray()
         self._received = 0
+        self._frames = 0
 
     async def send(self, *parts: bytes) -> None:
         """Send the parts, each on its own; what the peer does not take any more is let go."""
+        self.owed += sum(map(len, parts))
+        await self._send(*parts)
+
+    async def _send(self, *parts: bytes) -> None:
         for part in parts:
-            self.transcript.append(Passed(">", part))
+            self.transcript.add(">", part)
             try:
                 with trio.move_on_at(self._deadline):
                     await self._stream.send_all(part)
@@ -73,9 +83,15 @@ class Client:
 
     async def answer(self) -> wire.Answer | None:
         """The head of the answer to a request, or None where there is none that ends."""
-        while (end := self._unread.find(b"\r\n\r\n")) < 0:
-            if len(self._unread) > _LARGEST_HEAD or not await self._receive():
-                return wire.answer(bytes(self._unread[:80])) if self._unread else None
+        seen = 0
+        while (end := self._unread.find(b"\r\n\r\n", seen, LARGEST_HEAD)) < 0:
+            seen = max(0, len(self._unread) - 3)
+            if len(self._unread) > LARGEST_HEAD:
+                self._end(Ending.HEAD)
+            if not await self._receive():
+                begun = wire.answer(bytes(self._unread[:80]))
+                is_cut = self.ending is Ending.HEAD and begun.status
+                return None if is_cut or not self._unread else begun
         return wire.answer(self._take(end + 4))
 
     async def frame(self) -> Frame | None:
@@ -85,7 +101,7 @@ class Client:
         """
         while frame := await self._next():
             if frame.opcode == PING:
-                await self.send(wire.frame(PONG, frame.payload))
+                await self._send(wire.frame(PONG, frame.payload))
             elif frame.is_control or not self._greetings:
                 return frame
             else:
@@ -95,14 +111,14 @@ class Client:
 
     async def message(self) -> bytes | None:
         """The payload of the next message, put together; None where a Close or nothing comes."""
-        payload = b""
+        payload = bytearray()
         while frame := await self.frame():
             if frame.opcode == CLOSE:
                 return None
             if not frame.is_control:
                 payload += frame.payload
                 if frame.fin:
-                    return payload
+                    return bytes(payload)
         return None
 
     async def come(self, whole: int | None = None) -> Came:
@@ -134,39 +150,51 @@ class Client:
         await trio.aclose_forcefully(self._stream)
 
     async def _next(self) -> Frame | None:
-        while self._is_late() or (taken := wire.take(self._unread)) is None:
+        while not self._is_flooded():
+            if not self._is_late() and (taken := wire.take(self._unread)):
+                self._take(taken[1])
+                self._frames += 1
+                return taken[0]
             if not await self._receive():
                 return None
-        self._take(taken[1])
-        return taken[0]
+        self._end(Ending.FLOOD)
+        return None
+
+    def _is_flooded(self) -> bool:
+        """Whether more has come, or is announced, than an answer to what was sent can have."""
+        extent = wire.extent(self._unread)
+        announced = max(0, extent[1] - len(self._unread)) if extent else 0
+        return (
+            self._received + announced > SPARE + _TIMES * self.owed
+            or self._frames > _SPARE_FRAMES + min(self.owed, _ECHOED_FRAMES)
+        )
 
     def _is_late(self) -> bool:
         """Whether the deadline has passed: what has come and was not taken is let go."""
         return trio.current_time() >= self._deadline
 
     async def _receive(self) -> bool:
-        if self.ending is None:
-            data = await self._receive_some()
-            self._unread += data
-            self._received += len(data)
-            if data:
-                self.transcript.append(Passed("<", data))
-            if self._received > _MOST:
-                self.ending = Ending.FLOOD
-            if self.ending is not None:
-                self.transcript.append(Passed("=", self.ending.value.encode()))
-        return self.ending is None
-
-    async def _receive_some(self) -> bytes:
+        if self.ending is not None:
+            return False
+        data, ending = b"", Ending.WAITING
         try:
             with trio.move_on_at(self._deadline):
                 data = bytes(await self._stream.receive_some(_CHUNK))
-                self.ending = None if data else Ending.CLOSED
-                return data
-            self.ending = Ending.WAITING
+                ending = Ending.CLOSED
         except trio.BrokenResourceError:
-            self.ending = Ending.RESET
-        return b""
+            ending = Ending.RESET
+        if data:
+            self.transcript.add("<", data)
+        else:
+            self._end(ending)
+        self._unread += data
+        self._received += len(data)
+        return bool(data)
+
+    def _end(self, ending: Ending) -> None:
+        if self.ending is None:
+            self.ending = ending
+            self.transcript.add("=", ending.value.encode())
 
     def _take(self, size: int) -> bytes:
         taken = bytes(self._unread[:size])

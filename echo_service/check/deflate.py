@@ -44,6 +44,7 @@ def _echoes(
 
     async def steps(trial: Trial) -> Judgement:
         client, deflate, agreed = await agree(trial, offer)
+        client.owed += sum(len(item.payload) for item in back)  # it may come back as it was
         await client.send(*build(deflate))
         came = deflate.read(await client.come(len(back)))
         judgement = judge.echoed(came, back)

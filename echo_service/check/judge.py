@@ -94,7 +94,7 @@ def tell_close(frame: Frame) -> str:
     """A Close."""
     if not frame.payload:
         return "Close without a code"
-    reason = frame.payload[2:].decode(errors="replace")
+    reason = frame.payload[2:125].decode(errors="replace")
     return f"Close {code(frame)}" + (f" {reason!r}" if reason else "")
 
 
@@ -223,7 +223,7 @@ def failed(came: Came, codes: Collection[int], before: Sequence[Item] = ()) -> J
 def _failed_with(came: Came, codes: Collection[int]) -> Judgement:
     """How the connection was failed."""
     observed = tell(came)
-    if came.ending in (Ending.WAITING, Ending.FLOOD):
+    if came.ending is not None and not came.ending.is_of_tcp:
         return Judgement(Verdict.FAIL, observed, "RFC 6455 7.1.7: the connection was not failed")
     if came.ending is not None:
         why = "RFC 6455 7.1.7: a Close SHOULD be sent before TCP is closed"
@@ -246,7 +246,7 @@ def closed(came: Came, sent: int) -> Judgement:
     answer = code(came.frames[-1]) if came.ending is None else None
     if answer == sent or (sent == NO_CODE and answer == 1000):
         return Judgement(Verdict.PASS, observed)
-    if sent in _LATER and (answer == 1002 or came.ending in (Ending.CLOSED, Ending.RESET)):
+    if sent in _LATER and (answer == 1002 or (came.ending and came.ending.is_of_tcp)):
         why = "RFC 6455 7.4.2: the code was registered later, and need not be known"
         return Judgement(Verdict.NON_STRICT, observed, why)
     if answer is None:
@@ -260,7 +260,7 @@ def closed(came: Came, sent: int) -> Judgement:
 def silent(after: Came, before: str) -> Judgement:
     """Of what comes after the closing handshake: nothing more (RFC 6455 5.5.1)."""
     observed = f"{before}, then {tell(after)}"
-    if after.frames:
+    if after.frames or after.ending is Ending.FLOOD:
         why = "RFC 6455 5.5.1: nothing is sent after a Close"
         return Judgement(Verdict.FAIL, observed, why)
     return Judgement(Verdict.PASS, observed)

@@ -18,7 +18,7 @@ from echo_service.check import (
     stress,
     utf8,
 )
-from echo_service.check.client import NotOpenedError, Passed, Trial
+from echo_service.check.client import NotOpenedError, Trial
 from echo_service.check.endpoint import UnreachableError
 from echo_service.check.judge import Judgement, Verdict
 from echo_service.check.quick import greetings
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from echo_service.check.endpoint import Endpoint
+    from echo_service.check.transcript import Passed
 
 CHECKS: Final = (
     *handshake.CHECKS,
@@ -40,6 +41,9 @@ CHECKS: Final = (
     *deflate.CHECKS,
 )
 STRESS: Final = stress.CHECKS
+
+_TOLD: Final = 1000
+"""Characters of what was observed, and why, that are told."""
 
 _AT_ONCE: Final = 8
 """Checks at a time: few enough for any server, and enough for one that keeps them waiting."""
@@ -127,5 +131,11 @@ async def do(check: Check, trial: Trial) -> Result:
         judgement = Judgement(Verdict.FAIL, f"no connection: {error}", "there was one before")
     finally:
         await trial.aclose()
-    transcripts = [client.transcript for client in trial.clients]
+    judgement = Judgement(judgement.verdict, *map(_short, judgement[1:]))
+    transcripts = [client.transcript.passed for client in trial.clients]
     return Result(check, judgement, trio.current_time() - began, transcripts)
+
+
+def _short(text: str) -> str:
+    """A text that a peer may have had a part in, or its beginning and its size."""
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}… of {len(text)} characters"

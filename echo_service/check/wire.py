@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    Data = bytes | bytearray | memoryview
+
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 KEY: Final = b"\x37\xfa\x21\x3d"
@@ -23,10 +25,16 @@ The same in each run, so that a check that is repeated sends the same bytes; key
 can't be guessed (5.3) protect from scripts in a browser, and there are none here.
 """
 
+LARGEST_HEAD: Final = 65536
+"""Bytes of a response's head after which it is none."""
+
 SPARE: Final = 1024 * 1024
-"""Bytes that messages may inflate to, whatever was sent: greetings, say."""
+"""Bytes that may come, and that messages may inflate to, whatever was sent: greetings, say."""
 
 _VISIBLE: Final = {code: f"\\x{code:02x}" for code in (*range(9), *range(10, 32), *range(127, 256))}
+
+_EXTENDED: Final = {126: 2, 127: 8}
+"""What announces an extended payload length, and how many bytes that takes (RFC 6455 5.2)."""
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -102,23 +110,29 @@ def close(code: int | None = None, reason: bytes = b"") -> bytes:
     return frame(CLOSE, b"" if code is None else code.to_bytes(2, "big") + reason)
 
 
-def take(data: bytes | bytearray) -> tuple[Frame, int] | None:
-    """The first frame in ``data`` and how many bytes it takes; None while it is not whole."""
+def extent(data: Data) -> tuple[int, int] | None:
+    """Where the first frame's payload begins and ends; None while its header is not whole."""
     if len(data) < 2:
         return None
-    masked, announced = bool(data[1] & 0x80), data[1] & 0x7F
-    length = {126: 2, 127: 8}.get(announced, 0)
-    start = 2 + length + 4 * masked
+    announced = data[1] & 0x7F
+    length = _EXTENDED.get(announced, 0)
+    start = 2 + length + (4 if data[1] & 0x80 else 0)
     if len(data) < start:
         return None
-    size = int.from_bytes(data[2 : 2 + length], "big") if length else announced
-    if len(data) < start + size:
+    return start, start + (int.from_bytes(data[2 : 2 + length], "big") if length else announced)
+
+
+def take(data: Data) -> tuple[Frame, int] | None:
+    """The first frame in ``data`` and how many bytes it takes; None while it is not whole."""
+    found = extent(data)
+    if found is None or len(data) < found[1]:
         return None
-    payload = bytes(data[start : start + size])
+    start, end = found
+    first, masked, length = data[0], bool(data[1] & 0x80), _EXTENDED.get(data[1] & 0x7F, 0)
+    payload = bytes(data[start:end])
     if masked:
         payload = mask(payload, bytes(data[start - 4 : start]))
-    found = Frame(data[0] & 0xF, payload, bool(data[0] & 0x80), data[0] >> 4 & 7, masked, length)
-    return found, start + size
+    return Frame(first & 0xF, payload, bool(first & 0x80), first >> 4 & 7, masked, length), end
 
 
 def whole(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -145,7 +159,13 @@ class Ending(enum.Enum):
     CLOSED = "TCP closed"
     RESET = "TCP reset"
     WAITING = "nothing more in time"
-    FLOOD = "more and more"
+    FLOOD = "far more than was sent"
+    HEAD = f"more than {LARGEST_HEAD} bytes of head"
+
+    @property
+    def is_of_tcp(self) -> bool:
+        """Whether the peer has ended the connection, and not we."""
+        return self in (Ending.CLOSED, Ending.RESET)
 
 
 class Came(NamedTuple):
@@ -215,4 +235,6 @@ def answer(head: bytes) -> Answer:
     if not version.startswith("HTTP/1.") or not (status.isdecimal() and len(status) == 3):
         return Answer(0, start[:80], ())
     pairs = (line.partition(":") for line in lines if line)
-    return Answer(int(status), reason, [(n.lower(), value.strip(" \t")) for n, _, value in pairs])
+    return Answer(
+        int(status), reason[:80], [(n.lower(), value.strip(" \t")) for n, _, value in pairs]
+    )

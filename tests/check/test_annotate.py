@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from echo_service.check import annotate as module
 from echo_service.check.annotate import annotated
-from echo_service.check.client import Passed
+from echo_service.check.transcript import Transcript
 from echo_service.check.wire import close, frame
 
 
 def lines(*passed: tuple[str, bytes]) -> list[str]:
-    return list(annotated([Passed(*each) for each in passed]))
+    transcript = Transcript()
+    for each in passed:
+        transcript.add(*each)
+    return list(annotated(transcript.passed))
 
 
 def test_heads_are_shown_as_text_and_frames_as_bytes_with_words():
@@ -58,3 +62,37 @@ def test_of_many_bytes_the_first_are_shown():
     shown = "> 82 7f 00 00 00 00 00 01 11 70 00 00 00 00 00 00 …"
     assert line.startswith(shown)
     assert line.endswith("of 70000 bytes")
+
+
+HEAD = (">", b"x\r\n\r\n")
+
+
+def test_of_many_frames_the_first_are_shown_and_gone_through(monkeypatch):
+    taken = []
+    take = module.wire.take
+    monkeypatch.setattr(module.wire, "take", lambda data: taken.append(data) or take(data))
+    shown = lines(HEAD, (">", b"\x89\x00" * 10000), ("=", b"TCP closed"))
+    assert len(taken) == 110
+    assert len(shown) == 2 + 110 + 1 + 1
+    assert shown[-2].endswith(" 00 …  19780 bytes more")
+    assert shown[-1] == "= TCP closed"
+
+
+def test_of_what_was_not_kept_the_size_is_told():
+    (line,) = lines(HEAD, (">", frame(2, bytes(1 << 20), key=b"")))[2:]
+    assert line.startswith("> 82 7f 00 00 00 00 00 10 00 00 00")
+    assert line.endswith(" 1048586 bytes more")
+
+
+def test_of_many_lines_the_first_and_the_last_are_shown():
+    there_and_back = [("<", b"\x89\x00"), (">", b"\x8a\x00")] * 1000
+    shown = lines(HEAD, ("<", b"y\r\n\r\n"), *there_and_back, ("=", b"TCP closed"))
+    assert len(shown) == 256 + 1 + 16
+    assert shown[256] == "… 1733 lines more"
+    assert shown[-1] == "= TCP closed"
+
+
+def test_of_a_long_header_the_beginning_is_shown():
+    assert lines((">", b"a: " + b"b" * 1000 + b"\r\n\r\n"))[0] == (
+        "> a: " + "b" * 253 + " … of 1003 bytes"
+    )

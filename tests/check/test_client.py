@@ -9,9 +9,8 @@ from functools import partial
 import pytest
 import trio
 
-from echo_service.check import client as module
-from echo_service.check.client import Client
-from echo_service.check.wire import Ending, Frame
+from echo_service.check.client import Client, in_words
+from echo_service.check.wire import Ending, Frame, frame, octets
 
 pytestmark = pytest.mark.usefixtures("in_time")
 
@@ -34,7 +33,10 @@ async def test_a_peer_that_closes_is_seen_after_what_it_sent(ends):
     came = await client.come()
     assert came == ([Frame(1, b"Hello")], Ending.CLOSED)
     assert await client.frame() is None
-    assert client.transcript == [("<", b"\x81\x05Hello"), ("=", b"TCP closed")]
+    assert [(each.direction, each.data) for each in client.transcript.passed] == [
+        ("<", b"\x81\x05Hello"),
+        ("=", b"TCP closed"),
+    ]
 
 
 async def test_a_peer_that_resets_is_seen(ends):
@@ -46,11 +48,81 @@ async def test_a_peer_that_resets_is_seen(ends):
     await client.send(b"lost")
 
 
-async def test_a_peer_that_floods_is_left(ends, monkeypatch):
-    monkeypatch.setattr(module, "_MOST", 1000)
+@pytest.mark.parametrize(
+    "came, least, most",
+    [
+        (b"\x82\x7f" + (1 << 62).to_bytes(8, "big"), 0, 0),
+        (b"\x81\x00\x82\x7f" + (2 << 20).to_bytes(8, "big"), 1, 1),
+        (b"\x01\x00" + (b"\x00\x7e\x03\xe8" + bytes(1000)) * 1100, 900, 1050),
+        (b"\x00\x00" * 2000, 1000, 1050),
+        (b"\x89\x00" * 2000, 0, 0),
+    ],
+    ids=["announced", "announced next", "bytes", "frames", "pings"],
+)
+async def test_a_peer_that_floods_is_left_at_once(came, least, most, autojump_clock):
+    mine, theirs = trio.testing.memory_stream_pair()
+    client = Client(mine, trio.current_time() + 60)
+    await theirs.send_all(came)
+    frames, ending = await client.come()
+    assert ending is Ending.FLOOD
+    assert least <= len(frames) <= most
+    assert trio.current_time() == 0
+
+
+async def test_as_much_as_was_sent_may_come_back_in_fragments_of_one_byte(ends):
     client, other = ends
-    await other.send_all(b"\x82\x7f" + bytes(2000))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send, frame(2, bytes(65536)))
+        nursery.start_soon(other.send_all, b"\x00\x01a" * 65536 + b"\x88\x00")
+        came = await client.come()
+    assert len(came.frames) == 65537
+
+
+async def test_a_pong_is_not_to_come_back(autojump_clock):
+    mine, theirs = trio.testing.memory_stream_pair()
+    client = Client(mine, trio.current_time() + 60)
+    await theirs.send_all((b"\x89\x7e\xff\xff" + bytes(65535)) * 20)
     assert await client.come() == ([], Ending.FLOOD)
+
+
+async def test_a_head_that_is_too_large_is_none_at_once(autojump_clock):
+    for end in (b"", b"\r\n\r\n"):
+        mine, theirs = trio.testing.memory_stream_pair()
+        client = Client(mine, trio.current_time() + 60)
+        await theirs.send_all(b"HTTP/1.1 101 OK\r\nX: " + b"a" * 65520 + end)
+        assert await client.answer() is None
+        assert client.ending is Ending.HEAD
+        assert in_words(None, client.ending) == "no answer, more than 65536 bytes of head"
+        assert trio.current_time() == 0
+
+
+async def test_a_head_may_come_in_any_pieces(autojump_clock):
+    mine, theirs = trio.testing.memory_stream_pair()
+    client = Client(mine, trio.current_time() + 60)
+    async with trio.open_nursery() as nursery:
+
+        async def drip() -> None:
+            for octet in octets(b"HTTP/1.1 101 OK\r\n\r\n"):
+                await trio.testing.wait_all_tasks_blocked()
+                await theirs.send_all(octet)
+
+        nursery.start_soon(drip)
+        answer = await client.answer()
+        assert answer is not None
+        assert answer.status == 101
+
+
+async def test_of_a_transcript_the_first_are_kept(autojump_clock):
+    mine, theirs = trio.testing.memory_stream_pair()
+    client = Client(mine, trio.current_time() + 60)
+    await client.send(bytes(1 << 20), bytes(1 << 20))
+    await theirs.send_all(frame(2, bytes(1 << 20), key=b""))
+    await client.come(1)
+    assert [(each.direction, each.size) for each in client.transcript.passed] == [
+        (">", 2 << 20),
+        ("<", (1 << 20) + 10),
+    ]
+    assert [len(each.data) for each in client.transcript.passed] == [1 << 17, 1 << 17]
 
 
 async def test_a_silent_peer_is_left_at_the_deadline(autojump_clock):
@@ -78,7 +150,8 @@ async def test_what_has_come_is_not_gone_through_after_the_deadline(autojump_clo
     incoming.put_data(b"\x89\x00" * 1000)
     assert await client.come() == ([], Ending.WAITING)
     assert trio.current_time() == 5
-    assert [passed.direction for passed in client.transcript] == ["<", *(5 * ">"), "="]
+    assert [passed.direction for passed in client.transcript.passed] == ["<", ">", "="]
+    assert client.transcript.passed[1].size == 5 * 6
 
 
 async def test_a_close_is_the_last_that_is_taken(ends):

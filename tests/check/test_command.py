@@ -299,6 +299,6 @@ def test_quick_imports_nothing_that_it_does_not_need(nobody):
     modules = set(result.stdout.split())
     assert "echo_service.check.quick" in modules
     ours = {module for module in modules if module.startswith("echo_service.check.")}
-    needed = {"command", "endpoint", "client", "wire", "quick", "output"}
+    needed = {"command", "endpoint", "client", "wire", "quick", "output", "transcript"}
     assert ours == {f"echo_service.check.{name}" for name in needed}
     assert not modules & {"rich", "structlog", "websockets"}

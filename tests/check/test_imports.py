@@ -13,7 +13,7 @@ from tests.test_imports import foreign, imported
 TREES = {
     path.stem: ast.parse(path.read_bytes()) for path in Path(check.__file__).parent.glob("*.py")
 }
-PURE = ("wire", "judge", "annotate", "report", "junit", "page")
+PURE = ("wire", "judge", "transcript", "annotate", "report", "junit", "page")
 
 
 def names(module: str, *, types: bool = False) -> set[str]:

@@ -86,6 +86,7 @@ def test_fragments_are_put_together_at_once():
         ([], RESET, NON_STRICT),
         ([], WAITING, FAIL),
         ([], Ending.FLOOD, FAIL),
+        ([], Ending.HEAD, FAIL),
         ([close(1000)], None, FAIL),
         ([close(1001)], None, FAIL),
         ([close(3000)], None, FAIL),
@@ -148,6 +149,7 @@ def test_a_valid_close_is_answered(sent, frames, ending, expected):
     [
         (Came([], CLOSED), PASS),
         (Came([], WAITING), PASS),
+        (Came([], Ending.FLOOD), FAIL),
         (Came([pong(b"")], CLOSED), FAIL),
         (Came([close(1000)]), FAIL),
     ],
@@ -209,6 +211,7 @@ def test_rsv1_is_allowed_where_it_was_agreed_on_in_the_first_frame_of_a_message(
         (Came([HELLO, close(1002, b"why")]), "Text 'Hello', Close 1002 'why'"),
         (Came([close()], CLOSED), "Close without a code, TCP closed"),
         (Came([pong(b"\xff\x00"), Frame(2, b"")]), "Pong ff 00, Binary ''"),
+        (Came([close(1000, b"a" * 9999)]), f"Close 1000 '{'a' * 123}'"),
         (Came([Frame(1, b"a" * 30)]), f"Text '{'a' * 24}'… of 30 bytes"),
         (Came([HELLO] * 6), "Text 'Hello', Text 'Hello', … 3 more, Text 'Hello'"),
     ],

@@ -81,6 +81,7 @@ async def test_a_close_must_be_answered(peer):
         (b"", "no answer, TCP closed"),
         (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "101 with a wrong Sec-WebSocket-Accept"),
         (b"x" * 70000, "no HTTP/1.1 answer: '" + "x" * 80 + "'"),
+        (b"HTTP/1.1 101 OK\r\nX: " + b"x" * 70000, "no answer, more than 65536 bytes of head"),
     ],
 )
 async def test_without_an_upgrade_there_is_no_connection(peer, answer: bytes, words: str):

@@ -10,15 +10,18 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from echo_service.check import report
-from echo_service.check.client import Passed
 from echo_service.check.judge import Judgement, Verdict
 from echo_service.check.junit import junit
 from echo_service.check.page import page
 from echo_service.check.row import Check
 from echo_service.check.run import Result
+from echo_service.check.transcript import Passed
 
 URL = "ws://a/?b&c"
-TRANSCRIPT = [Passed(">", b"GET / HTTP/1.1\r\n\r\n\x88\x00"), Passed("=", b"TCP closed")]
+TRANSCRIPT = [
+    Passed(">", bytearray(b"GET / HTTP/1.1\r\n\r\n\x88\x00"), 20),
+    Passed("=", bytearray(b"TCP closed"), 10),
+]
 
 
 def result(name: str, verdict: Verdict, observed: str, why: str = "", case: str = "") -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import re
 import struct
 from concurrent.futures import Future
@@ -16,11 +17,12 @@ from websockets.asyncio.server import serve as websockets_serve
 
 from echo_service import Config, serve
 from echo_service.check import endpoint, handshake, run
+from echo_service.check.annotate import annotated
 from echo_service.check.client import Trial
 from echo_service.check.judge import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from websockets.asyncio.server import ServerConnection
 
@@ -88,6 +90,13 @@ async def test_a_limit_and_an_origin_and_a_subprotocol_are_the_servers_choice(nu
     options = {"max_message_size": 100_000, "allow_origin": ["https://a"], "subprotocol": ["echo"]}
     results = await run.run(await served(nursery, **options), ALL, 30)
     assert by_verdict(results) == {"pass": [check.name for check in ALL]}
+
+
+async def test_an_echo_may_come_in_fragments_of_one_byte(nursery):
+    ours = await served(nursery)
+    checks = run.select(["framing.text-65536", "deflate.long"], stressful=False)
+    results = await run.run(dataclasses.replace(ours, target="/?fragment=1"), checks, 30)
+    assert by_verdict(results) == {"pass": [check.name for check in checks]}
 
 
 # Peers that are wrong.  Each check has to see it of one of them.
@@ -241,6 +250,47 @@ async def test_a_silent_peer_holds_up_no_check(peer):
     async with trio.open_nursery() as nursery:
         for check in ALL:
             nursery.start_soon(run.do, check, Trial(endpoint, 0.2))
+
+
+def flooder(sent: bytes) -> Callable[[Peer], Awaitable[None]]:
+    """A peer that sends it again and again."""
+
+    async def flood(peer: Peer) -> None:
+        await peer.upgrade()
+        await peer.send(b"\x01\x00")
+        while True:
+            await peer.send(sent)
+
+    return flood
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"\x00\x7e\x03\xe8" + bytes(1000), b"\x00\x00", b"\x89\x00", b"\x00\x7f@" + bytes(7)],
+    ids=["fragments", "empty fragments", "pings", "a frame of 2**62"],
+)
+async def test_a_peer_that_floods_fails_at_once_and_little_is_kept(peer, sent: bytes):
+    endpoint = await peer(flooder(sent * (65536 // len(sent))))
+    for name in ("closing.code-1000", "fragmentation.two", "deflate.message"):
+        (check,) = run.select([name], stressful=False)
+        result = await run.do(check, Trial(endpoint, 3600))
+        assert result.judgement.verdict == "fail"
+        assert result.judgement.observed.endswith("far more than was sent")
+        (passed,) = result.transcripts
+        assert sum(len(each.data) for each in passed) < 300_000
+        assert len(list(annotated(passed))) < 300
+
+
+async def test_of_what_was_observed_the_beginning_is_told(peer):
+    async def verbose(peer: Peer) -> None:
+        await peer.upgrade(
+            "Sec-WebSocket-Protocol: echo", f"Sec-WebSocket-Extensions: {'x' * 9999}"
+        )
+
+    (check,) = run.select(["deflate.message"], stressful=False)
+    result = await run.do(check, Trial(await peer(verbose), 30))
+    assert result.judgement.verdict == "fail"
+    assert len(result.judgement.observed) < 1100
 
 
 async def greet(websocket: ServerConnection) -> None:
