@@ -75,6 +75,7 @@ def parse(url: str, trust: Callable[[], ssl.SSLContext]) -> Endpoint:
     parts = urlsplit(url)
     if not _is_websocket(url, parts):
         raise ValueError(url)
+    (parts.hostname or "").encode("idna")  # as a look-up does: it is a ValueError where it can't be
     port = parts.port if parts.port is not None else _PORTS[parts.scheme]
     return Endpoint(
         url,

@@ -224,6 +224,8 @@ def test_quick_exits_with_2_where_there_is_no_connection(check, nobody):
     [
         ([], ["URL"]),
         (["http://a"], ["URL", "'http://a'", "ws://HOST"]),
+        (["ws://a..b/"], ["URL", "'ws://a..b/'", "ws://HOST"]),
+        (["wss://.:1/", "--quick"], ["URL", "'wss://.:1/'", "ws://HOST"]),
         (["wss://a", "--cacert=nowhere"], ["--cacert", "'nowhere'", "No such file"]),
         (["wss://a", f"--cacert={__file__}"], ["--cacert", "can't be used"]),
         (["ws://a", "--timeout=0"], ["--timeout", "'0'", "seconds over 0"]),

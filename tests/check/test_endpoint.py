@@ -42,6 +42,7 @@ def test_url_is_taken_apart(url: str, expected: tuple[str, int, str, str, str]):
     [
         *("", "a", "a:80", "//a", "http://a", "ws:a", "ws://", "ws://:80", "ws+unix:"),
         *("ws://a:b", "ws://a:65536", "ws://a/#b", "ws://u:p@a", "ws://a/ b", "ws://ä", "ws://[a"),
+        *("ws://a..b/", "wss://a..b/", "ws://.:1/", "ws://.a", f"ws://{64 * 'a'}/"),
     ],
 )
 def test_what_is_no_websocket_url_is_a_value_error(url: str):
