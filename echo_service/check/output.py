@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -22,7 +23,12 @@ def opened(option: str, path: str) -> IO[Any]:
 
 @contextmanager
 def writing(name: str, file: IO[Any]) -> Iterator[None]:
-    """Around writing and a flush; closes the file and raises `click.ClickException` on an error."""
+    """Around writing and a flush; closes the file and raises `click.ClickException` on an error.
+
+    What the file's encoding does not have is escaped.
+    """
+    if isinstance(file, TextIOWrapper):
+        file.reconfigure(errors="backslashreplace")
     try:
         yield
     except OSError as error:

@@ -168,6 +168,19 @@ def test_no_connection_is_exit_code_2_and_one_line(check, nobody):
     assert err.count("\n") == 1
 
 
+def test_what_stdout_can_not_say_is_escaped():
+    with running() as server:
+        command = [sys.executable, "-m", "echo_service", "check", server.urls[0]]
+        result = subprocess.run(
+            [*command, "--select=framing.text-126", "-v"],
+            env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            check=False,
+        )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert b"\\u2026 of 126 bytes" in result.stdout
+
+
 def test_in_a_terminal_there_is_progress_and_a_table():
     with running() as server:
         command = [sys.executable, "-m", "echo_service", "check", server.urls[0], "--select=order"]
