@@ -10,6 +10,7 @@ import click
 import trio
 
 from echo_service.check import report
+from echo_service.check.endpoint import UnreachableError
 from echo_service.check.judge import Verdict
 from echo_service.check.junit import junit as as_junit
 from echo_service.check.output import opened, writing
@@ -65,8 +66,8 @@ def grade(
     """Grade, report, and return the exit code: 1 where a check failed.
 
     The files are opened before anything is sent: one that can't be is known at once.
-    Raises `UnreachableError`, and `click.ClickException` where a pattern matches no check, or
-    a report can't be written.
+    Where there are no results, they say why.  Raises `UnreachableError`, `click.Abort`, and
+    `click.ClickException` where a pattern matches no check, or a report can't be written.
     """
     checks = _chosen(patterns, stress=stress)
     reports = (("--junit", junit, as_junit), ("--html", html, page))
@@ -76,11 +77,19 @@ def grade(
             for option, path, make in reports
             if path is not None
         ]
-        results = _run(target, checks, timeout)
-        for option, make, file in files:
-            with writing(option, file):
-                file.write(make(target.url, results))
-                file.flush()
+
+        def write(results: Sequence[Result], error: str = "") -> None:
+            for option, make, file in files:
+                with writing(option, file):
+                    file.write(make(target.url, results, error))
+                    file.flush()
+
+        try:
+            results = _run(target, checks, timeout)
+        except (UnreachableError, click.Abort) as error:
+            write((), f"no connection: {error}" if str(error) else "interrupted")
+            raise
+        write(results)
     with writing("stdout", sys.stdout):
         _show(target, results, is_json=is_json, verbose=verbose)
     return 1 if report.counts(results)[Verdict.FAIL] else 0
@@ -96,10 +105,12 @@ def _chosen(patterns: Sequence[str], *, stress: bool) -> Sequence[Check]:
 
 
 def _run(target: Endpoint, checks: Sequence[Check], timeout: float) -> Sequence[Result]:
-    """Do the checks, with a line of progress; raises `UnreachableError`."""
+    """Do the checks, with a line of progress; raises `UnreachableError`, and `click.Abort`."""
     progress = _Progress(len(checks))
     try:
         return trio.run(run, target, checks, timeout, progress.done)
+    except KeyboardInterrupt:
+        raise click.Abort from None
     except BaseExceptionGroup as group:
         if group.subgroup(KeyboardInterrupt):
             raise click.Abort from None

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from echo_service.check.judge import Verdict
-from echo_service.check.report import counts, observed, transcript
+from echo_service.check.report import counts, observed, printable, transcript
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from echo_service.check.run import Result
 
-_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""The characters that XML 1.0 does not have, which a peer may send in a reason (2.2)."""
 
-
-def junit(url: str, results: Sequence[Result]) -> str:
+def junit(url: str, results: Sequence[Result], error: str = "") -> str:
     """A test suite: failed checks are failures, skipped ones skipped.
 
     A non-strict one passes, as it does for the exit code, with the reason as its output.
+    ``error`` is why nothing was checked, if nothing was.
     """
     number = counts(results)
     attributes = {
         "name": f"echo-service check {url}",
-        "tests": str(len(results)),
+        "tests": str(len(results) + bool(error)),
         "failures": str(number[Verdict.FAIL]),
-        "errors": "0",
+        "errors": str(int(bool(error))),
         "skipped": str(number[Verdict.SKIPPED]),
         "time": f"{sum(result.seconds for result in results):.3f}",
     }
@@ -36,8 +33,11 @@ def junit(url: str, results: Sequence[Result]) -> str:
     suite = ET.SubElement(suites, "testsuite", attributes)
     for result in results:
         _case(suite, result)
+    if error:
+        case = ET.SubElement(suite, "testcase", classname="check", name="connection", time="0.000")
+        ET.SubElement(case, "error", message=error)
     ET.indent(suites)
-    return ET.tostring(suites, encoding="unicode", xml_declaration=True)
+    return printable(ET.tostring(suites, encoding="unicode", xml_declaration=True))
 
 
 def _case(suite: ET.Element, result: Result) -> None:
@@ -45,14 +45,10 @@ def _case(suite: ET.Element, result: Result) -> None:
     name = check.name.partition(".")[2]
     times = f"{result.seconds:.3f}"
     case = ET.SubElement(suite, "testcase", classname=check.area, name=name, time=times)
-    told = _clean(f"{check.clause}: expected {check.expected}; observed {observed(result)}")
+    told = f"{check.clause}: expected {check.expected}; observed {observed(result)}"
     if verdict is Verdict.FAIL:
-        ET.SubElement(case, "failure", message=told).text = _clean("\n".join(transcript(result)))
+        ET.SubElement(case, "failure", message=told).text = "\n".join(transcript(result))
     elif verdict is Verdict.SKIPPED:
         ET.SubElement(case, "skipped", message=told)
     elif verdict is Verdict.NON_STRICT:
         ET.SubElement(case, "system-out").text = f"non-strict: {told}"
-
-
-def _clean(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)

@@ -6,7 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 import echo_service
-from echo_service.check.report import observed, summary, transcript
+from echo_service.check.report import observed, printable, summary, transcript
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,23 +29,26 @@ pre { font-size: 12px; overflow-x: auto; white-space: pre-wrap; }
 _HEADINGS: Final = ("verdict", "check", "clause", "Autobahn", "expected", "observed")
 
 
-def page(url: str, results: Sequence[Result]) -> str:
-    """The page: a row a check, with the bytes both ways to be unfolded."""
+def page(url: str, results: Sequence[Result], error: str = "") -> str:
+    """The page: a row a check, with the bytes both ways to be unfolded.
+
+    ``error`` is why nothing was checked, if nothing was.
+    """
     title = escape(f"echo-service check {url}")
     headings = "".join(f'<th scope="col">{heading}</th>' for heading in _HEADINGS)
     rows = "\n".join(_row(result) for result in results)
-    return "\n".join(
-        [
-            f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>{_STYLE}</style>",
-            f"<h1>{title}</h1>",
-            f"<p>{escape(summary(results))}. Made by echo-service {echo_service.__version__}.</p>",
-            f"<table>\n<thead><tr>{headings}</tr></thead>\n<tbody>",
-            rows,
-            "</tbody>\n</table>\n</html>\n",
-        ]
-    )
+    made = f"{error or summary(results)}. Made by echo-service {echo_service.__version__}."
+    lines = [
+        f'<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n<title>{title}</title>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<style>{_STYLE}</style>",
+        f"<h1>{title}</h1>",
+        f"<p>{escape(made)}</p>",
+        f"<table>\n<thead><tr>{headings}</tr></thead>\n<tbody>",
+        rows,
+        "</tbody>\n</table>\n</html>\n",
+    ]
+    return printable("\n".join(lines))
 
 
 def _row(result: Result) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,10 @@ _COLOURS: Final = {
 }
 
 
+_NOT_XML: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""The characters that XML 1.0 does not have (2.2): controls, and what is no UTF-8 in a path."""
+
+
 def counts(results: Sequence[Result]) -> dict[Verdict, int]:
     """How many there are of each verdict."""
     found = Counter(result.judgement.verdict for result in results)
@@ -45,6 +50,11 @@ def observed(result: Result) -> str:
     """What was observed, and why it is not a pass."""
     judgement = result.judgement
     return f"{judgement.observed} ({judgement.why})" if judgement.why else judgement.observed
+
+
+def printable(text: str) -> str:
+    """The text of a report, where a URL or a peer may have put in what XML and HTML do not have."""
+    return _NOT_XML.sub("\ufffd", text)
 
 
 def text(results: Sequence[Result], *, verbose: bool) -> Iterator[str]:

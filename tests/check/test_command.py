@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from threading import Thread
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import pytest
 import trio
@@ -168,6 +169,26 @@ def test_no_connection_is_exit_code_2_and_one_line(check, nobody):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("path", ["/nowhere/\x01", "/nowhere/\udcff"], ids=ascii)
+def test_without_a_connection_the_reports_say_so(tmp_path, path: str):
+    junit, html = tmp_path / "a.xml", tmp_path / "a.html"
+    command = [sys.executable, "-m", "echo_service", "check", f"ws+unix:{path}"]
+    command += [f"--junit={junit}", f"--html={html}"]
+    result = subprocess.run(command, capture_output=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr.count(b"\n")) == (2, b"", 1)
+    (suite,) = ET.parse(junit).getroot()
+    assert suite.attrib | {"name": "", "time": ""} == {
+        "name": "",
+        "tests": "1",
+        "failures": "0",
+        "errors": "1",
+        "skipped": "0",
+        "time": "",
+    }
+    assert suite[0][0].get("message") == "no connection: No such file or directory"
+    assert "no connection: No such file or directory" in html.read_text(encoding="utf-8")
+
+
 def test_what_stdout_can_not_say_is_escaped():
     with running() as server:
         command = [sys.executable, "-m", "echo_service", "check", server.urls[0]]
@@ -191,8 +212,9 @@ def test_in_a_terminal_there_is_progress_and_a_table():
     assert b"9 checks: 9 passed" in seen
 
 
-async def test_an_interrupt_ends_it_with_one_line(program, peer, nursery):
+async def test_an_interrupt_ends_it_with_one_line(program, peer, nursery, tmp_path):
     silent = trio.Event()
+    junit = tmp_path / "a.xml"
 
     async def serve(peer: Peer) -> None:
         await peer.upgrade()
@@ -204,11 +226,14 @@ async def test_an_interrupt_ends_it_with_one_line(program, peer, nursery):
         await peer.send(b"\x88\x02\x03\xe8")
 
     url = (await peer(serve)).url
-    checking = await program("check", url, "--select=order.messages", "--timeout=60")
+    checking = await program(
+        "check", url, "--select=order.messages", "--timeout=60", f"--junit={junit}"
+    )
     await silent.wait()
     checking.process.send_signal(signal.SIGINT)
     assert await checking.ends() == 1
     assert checking.lines == ["echo-service: interrupted"]
+    assert '<error message="interrupted" />' in junit.read_text(encoding="utf-8")
 
 
 def in_terminal(command: list[str]) -> bytes:

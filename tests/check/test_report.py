@@ -157,3 +157,21 @@ def test_html_is_one_page_that_refers_to_nothing():
 @pytest.mark.parametrize("make", [junit, page])
 def test_a_report_of_nothing_is_one_too(make):
     assert make(URL, [])
+
+
+def test_where_there_was_no_connection_the_reports_say_so():
+    (suite,) = ET.fromstring(junit(URL, [], "no connection: <refused>"))
+    assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("1", "0", "1")
+    ((error,),) = suite
+    assert (error.tag, error.get("message")) == ("error", "no connection: <refused>")
+    parsed = Page(page(URL, [], "no connection: <refused>"))
+    assert "no connection: <refused>. Made by" in parsed.text
+    assert "0 checks" not in parsed.text
+
+
+@pytest.mark.parametrize("make", [junit, page])
+def test_a_url_may_have_what_no_report_can(make):
+    text = make("ws+unix:a\x01\udcff\x1bb", RESULTS)
+    assert "ws+unix:a\ufffd\ufffd\ufffdb" in text
+    assert not re.search("[\x00-\x08\x0b-\x1f\ud800-\udfff]", text)
+    assert text.encode()
