@@ -99,7 +99,8 @@ def _chosen(patterns: Sequence[str], *, stress: bool) -> Sequence[Check]:
     """The checks; raises `click.BadParameter` for a pattern that matches none."""
     for pattern in patterns:
         if not select([pattern], stressful=stress):
-            words = f"{pattern!r} matches no check"
+            stressful = " but those of --stress" if select([pattern], stressful=True) else ""
+            words = f"{pattern!r} matches no check{stressful}"
             raise click.BadParameter(words, param_hint="--select")
     return select(patterns, stressful=stress)
 

@@ -89,7 +89,7 @@ def table(results: Sequence[Result], *, verbose: bool) -> None:
     console = Console()
     drawn = Table(box=None)
     drawn.add_column("verdict", no_wrap=True)
-    drawn.add_column("check", overflow="fold")
+    drawn.add_column("check", no_wrap=True)  # it is for --select
     for heading in ("clause", "Autobahn", "expected", "observed"):
         drawn.add_column(heading)
     for result in results:

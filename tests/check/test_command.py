@@ -270,6 +270,7 @@ def test_quick_exits_with_2_where_there_is_no_connection(check, nobody):
         (["ws://a", "--timeout=x"], ["--timeout", "'x'", "seconds over 0"]),
         (["ws://a", "--timeout=inf"], ["--timeout", "'inf'"]),
         (["ws://a", "--fast"], ["--fast"]),
+        (["ws://a", "--select=stress.bomb"], ["'stress.bomb'", "no check but those of --stress"]),
         (["ws://a", "--select=nothing.*"], ["--select", "'nothing.*'", "no check"]),
         (["ws://a", "--select=order", "--select=nothing"], ["--select", "'nothing'", "no check"]),
         (["ws://a", "--cacert=nowhere"], ["--cacert", "TLS", "'ws://a'"]),
