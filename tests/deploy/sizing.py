@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 KIB = 1024
 MIB = 1024 * KIB
 
-PROCESS = 40 * MIB
-"""One worker that has served and serves nobody now."""
+PROCESS = 43 * MIB
+"""One process with a second address that has served and serves nobody now."""
 
 IDLE = 52 * KIB
 """An open connection with compression, which takes the most, between two messages."""
