@@ -319,15 +319,48 @@ OFFLINE = {
 """What of a command can be done without a cluster: of ``apply``, to render what is applied."""
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("command", [each for each in COMMANDS if each[1] in OFFLINE], ids=" ".join)
 def test_a_command_of_the_page_works_as_far_as_it_does_without_a_cluster(
-    kubectl, tmp_path, command
+    kubectl, tmp_path, authority, command
 ):
     program, verb, *rest = command
     assert program == "kubectl"
     shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     write_mine(tmp_path)
+    issued = authority.issue_cert("echo.example.com")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
     assert list(yaml.safe_load_all(kubectl(*OFFLINE[verb](rest), cwd=tmp_path)))
+
+
+LOADERS = ["kind load docker-image", "minikube image load"]
+"""What puts an image into the nodes of a small cluster."""
+
+
+def test_what_the_commands_of_the_page_make_is_what_the_objects_name(render, tmp_path):
+    """Docker's are taken for what they say, and so are those that wait for a cluster."""
+    plain = render("deploy/kubernetes/overlays/plain")
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    write_mine(tmp_path)
+    own = render("mine", cwd=tmp_path)
+    images = [
+        each["Deployment"]["spec"]["template"]["spec"]["containers"][0]["image"]
+        for each in (plain, own)
+    ]
+    (tls,) = plain["Ingress"]["spec"]["tls"]
+    deployment = f"deployment/{plain['Deployment']['metadata']['name']}"
+    others = [each for each in COMMANDS if each[1] not in OFFLINE]
+    waiting = ["kubectl", "rollout", "status", deployment, "--namespace", "echo-service"]
+    assert others == [
+        ["docker", "build", "-t", images[0], "."],
+        waiting,
+        ["docker", "tag", *images],
+        ["docker", "push", images[1]],
+        waiting,
+    ]
+    assert {f"{tool} {images[0]}" for tool in LOADERS} <= set(re.findall("`(.+?)`", PAGE))
+    secret = ["kubectl", "create", "secret", "tls", tls["secretName"]]
+    assert [each[:5] for each in COMMANDS if "secret" in each] == [secret]
 
 
 def write_mine(checkout: Path) -> None:
@@ -345,7 +378,7 @@ def test_an_overlay_of_ones_own_is_made_as_the_page_shows_it(render, tmp_path):
     validate(objects, VERSIONS[-1])
     assert {each["metadata"]["namespace"] for each in objects.values()} == {"echo-service"}
     (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == "registry.example/echo-service:1"
+    assert container["image"] == f"registry.example/echo-service:{echo_service.__version__}"
     assert objects["ConfigMap"]["data"]["ECHO_SERVICE_COMPRESSION"] == "off"
     assert objects["ConfigMap"]["data"]["ECHO_SERVICE_LOG_FORMAT"] == "json"
     (rule,) = objects["Ingress"]["spec"]["rules"]
