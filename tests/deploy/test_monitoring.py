@@ -104,8 +104,7 @@ def test_the_configuration_is_valid_and_finds_the_rules(promtool):
 
 def test_the_configuration_for_kubernetes_keeps_the_admin_port_of_our_pods(promtool, tmp_path):
     """Pods are given as they would be discovered: Debian's promtool knows no Kubernetes."""
-    (block,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    configuration = yaml.safe_load(block)
+    configuration = on_the_page("With Kubernetes")
     (scraped,) = configuration["scrape_configs"]
     assert scraped.pop("kubernetes_sd_configs") == [{"role": "pod"}]
     scraped["static_configs"] = [
@@ -124,6 +123,28 @@ def test_the_configuration_for_kubernetes_keeps_the_admin_port_of_our_pods(promt
         "namespace": "default",
         "pod": "pod-of-echo-service",
     }
+
+
+def test_the_configuration_on_a_machine_finds_the_rules_and_the_service(promtool, tmp_path):
+    """The rules beside it, and the service where the drop-in for systemd has its metrics."""
+    configuration = on_the_page("On a machine")
+    (tmp_path / "alerts.yaml").write_bytes((MONITORING / "alerts.yaml").read_bytes())
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(configuration))
+    assert "1 rule files found" in promtool("check", "config", tmp_path / "prometheus.yml")
+    (scraped,) = configuration["scrape_configs"]
+    (static,) = scraped["static_configs"]
+    (target,) = static["targets"]
+    drop_in = (ROOT / "deploy/systemd/metrics.conf").read_text().splitlines()
+    assert f"Environment=ECHO_SERVICE_ADMIN_BIND={target}" in drop_in
+    assert f"`--admin-bind {target}`" in PAGE
+    assert scraped["job_name"] == "echo-service"
+
+
+def on_the_page(section: str) -> dict[str, object]:
+    """The configuration that a section of the page shows."""
+    text = PAGE.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    return yaml.safe_load(block)
 
 
 def discovered(address: str, name: str, port: str) -> dict[str, object]:

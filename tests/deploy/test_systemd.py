@@ -204,6 +204,28 @@ async def test_addresses_of_its_own_take_a_drop_in(machine):
             await somebody.echo()
 
 
+async def test_the_metrics_take_a_drop_in(machine):
+    """Without it the service is started again and again; with it, enabled, it awaits no client."""
+    journal = ("journalctl", "--no-pager", f"--unit={SERVICE}")
+    write(machine, "/etc/default/echo-service", "ECHO_SERVICE_ADMIN_BIND=127.0.0.1:9092\n")
+    machine.run("systemctl", "restart", SERVICE, check=False)
+    machines.eventually(lambda: machine.run(*journal).count("can't listen on 127.0.0.1:9092") > 2)
+
+    *prepare, ask = commands(PAGE.partition("## Metrics")[2].partition("\n## ")[0])
+    for each in prepare:
+        machine.run("sh", "-c", each)
+    assert ask.startswith("curl ")
+    with pytest.raises(AssertionError, match="9091"):
+        machine.run("sh", "-c", ask)
+    assert "echo_service_connections 0" in machine.run("sh", "-c", ask.replace("9091", "9092"))
+    machine.run("rm", "/etc/default/echo-service")
+    machine.run("systemctl", "restart", SERVICE)
+    assert "echo_service_connections 0" in machine.run("sh", "-c", ask)
+    assert machine.run("systemctl", "is-enabled", SERVICE) == "enabled"
+    machine.run("systemctl", "disable", SERVICE)
+    await answered(machine)
+
+
 # Its life
 
 
