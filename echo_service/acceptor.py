@@ -40,7 +40,10 @@ class Acceptor:
         self._connect = connect
 
     async def run(self, listening: Listening, scope: trio.CancelScope, tasks: trio.Nursery) -> None:
-        """Accept connections until ``scope`` is cancelled; no failure to accept ends it."""
+        """Accept connections until ``scope`` is cancelled; no failure to accept ends it.
+
+        Then the socket is closed, so that whoever comes is refused and does not wait in vain.
+        """
         failing = False
         sock = listening.share()
         with scope:
@@ -66,6 +69,7 @@ class Acceptor:
                         break
                     failing = False
                     self._take(accepted, address, tasks)
+        sock.close()
 
     def _take(self, sock: socket.socket, address: object, tasks: trio.Nursery) -> None:
         """Begin to serve a connection; whatever is wrong with it stays with it."""

@@ -33,6 +33,11 @@ WINDOW_BITS: Final = 12
 keeps an idle connection under 64 KiB, where zlib's defaults take over 300 KiB, for
 about a tenth more bytes on the wire."""
 
+LEVEL: Final = 4
+"""zlib's level for the deflater.  At 6, the default, 4 KiB of a hostile peer's that inflate to
+640 KiB of matches that are hard to find took 53 ms to deflate again; at 4 they take 16 at the
+worst, and ordinary text 2 to 6 % more bytes and a fifth less time."""
+
 MEMORY_LEVEL: Final = 5
 """zlib's memLevel for the deflater; see `WINDOW_BITS`."""
 
@@ -273,7 +278,7 @@ class PerMessageDeflate(Extension):
         """Deflate a part of an outgoing message; may return nothing yet."""
         if self._deflater is None:
             self._deflater = zlib.compressobj(
-                zlib.Z_DEFAULT_COMPRESSION,
+                LEVEL,
                 zlib.DEFLATED,
                 -self._parameters.server_max_window_bits,
                 MEMORY_LEVEL,

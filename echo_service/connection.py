@@ -447,9 +447,11 @@ class Connection:
 
     async def _drop(self) -> None:
         """Reset the connection, as its client has asked, once what was sent has been taken."""
+        pause = 0.01
         with trio.move_on_after(self._config.close_timeout):
-            while self._transport.untaken:  # noqa: ASYNC110 - the kernel tells, but only if asked
-                await trio.sleep(0.01)
+            while self._transport.untaken:  # the kernel tells, but only if asked
+                await trio.sleep(pause)
+                pause = min(2 * pause, 1.0)  # there may be thousands
         await self._transport.reset()
         self._closed = True
 

@@ -81,7 +81,7 @@ class Lane:
         ready: Collection[int] = dict(self._epoll.poll(0))
         if self._again:
             first = next(iter(self._again))
-            ready = [first, *(fd for fd in ready if fd not in self._again)]
+            ready = [*(fd for fd in ready if fd not in self._again), first]
             del self._again[first]
         return ready
 
@@ -160,7 +160,7 @@ class Rider(SocketTransport):
     async def exchange(self, session: Session, *, once: bool = False) -> bool:
         """Have the lane receive and send, until there is something to decide."""
         while session.holds:
-            await trio.lowlevel.checkpoint()
+            await self.give_way()
             self.send_now(session.receive())
             if self.rest or session.verdict is not None:
                 return True

@@ -29,6 +29,7 @@ class PacedTransport(Transport):
         """Take charge of ``below``, on which nothing is left to be sent."""
         super().__init__()
         self._below = below
+        self.queue = below.queue
         self._session = session
         self._delay = controls.delay or 0.0
         self._due: float | None = None

@@ -43,6 +43,7 @@ class Server:
         if config.tls_cert is not None and config.tls_key is not None:
             self._certificate = tls.Certificate(config.tls_cert, config.tls_key)
         self._door = trio.Semaphore(HANDSHAKES)
+        self._queue = trio.Semaphore(1)
         self._lane: Lane | None = None
         self._listening: Sequence[Listening] = ()
         most = min(config.max_connections, connections_allowed())
@@ -162,6 +163,7 @@ class Server:
     def _connect(self, sock: socket.socket, peer: str) -> Connection:
         transport = self._transport(sock)
         transport.turn = self._turn
+        transport.queue = self._queue
         return Connection(transport, self._config, self._registry, peer)
 
     async def _turn(self) -> None:
@@ -203,7 +205,10 @@ async def serve_on(
     *,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve on sockets that listen already, which the caller closes; all else as `serve`."""
+    """Serve on sockets that listen already, and close them when they are left; else as `serve`.
+
+    Where this is cancelled, they are still open.
+    """
     config = server._config
     try:
         async with lane.opened(config.max_message_size, wanted=config.fast_lane) as ours:

@@ -68,6 +68,16 @@ def frame(opcode: int, payload: bytes = b"") -> bytes:
     return frame_header(0x80 | opcode, len(payload)) + payload
 
 
+def _joined(out: bytes | bytearray, more: bytes | bytearray) -> bytearray:
+    """One after the other: what can be large, an echo, is not copied."""
+    if isinstance(out, bytearray):
+        out += more
+        return out
+    both = bytearray(more) if isinstance(more, bytes) else more
+    both[:0] = out
+    return both
+
+
 class Session:
     """One open connection, from the end of the opening handshake to its Close.
 
@@ -230,8 +240,8 @@ class Session:
         for event in connection.events():
             if type(event) is CloseConnection:
                 return out + self._peer_ended(event, intake)
-            answer = self._answer(event, intake)
-            out = out + answer if out else answer
+            if answer := self._answer(event, intake):
+                out = _joined(out, answer) if out else answer
         self._hold(rest)
         if self._codec is not None and intake.at_rest(self._fed):
             self._wsproto = None

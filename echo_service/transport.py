@@ -44,13 +44,15 @@ class Transport(ABC):
     All that waits or sends raises `trio.BrokenResourceError` once the connection is broken.
     """
 
-    __slots__ = ("active", "rest", "turn")
+    __slots__ = ("active", "queue", "rest", "turn")
 
     def __init__(self) -> None:
         self.active = 0.0
         """When something last arrived, by Trio's clock; 0 until something has."""
         self.rest = NOTHING
         """What `send_now` has left to be sent, by `send_some`."""
+        self.queue: trio.Semaphore | None = None
+        """Where a session that holds some waits for its turn: each may work for milliseconds."""
         self.turn: Callable[[], Awaitable[None]] | None = None
         """What a socket that has become readable waits for before it receives, so that not all
         that have are served in one pass of the event loop."""
@@ -124,13 +126,21 @@ class Transport(ABC):
     async def _answer(self, session: Session) -> Octets | None:
         """What the session has to say next; None at the end of the stream."""
         if session.holds:
-            await trio.lowlevel.checkpoint()
+            await self.give_way()
             return session.receive()
         data = await self.receive()
         if not data:
             return None
         self.active = trio.current_time()
         return session.receive(data)
+
+    async def give_way(self) -> None:
+        """Let the rest of the program have its turn, and who queues here before."""
+        if self.queue is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            async with self.queue:
+                pass  # whoever is next is woken now, to run in the next pass
 
 
 class StreamTransport(Transport):

@@ -46,6 +46,10 @@ the other, which is also how long one must live for the first to be due again.""
 GRACE: Final = 5.0
 """Seconds that a worker has to end, beyond what it has to drain."""
 
+_IN_ORDER: Final = (0, -signal.SIGTERM, -signal.SIGINT)
+"""How a process ends that was told to; by the signal, where that was for all and came before the
+process had learnt to obey it."""
+
 _CUT_OFF: Final = (Ending.CANCELLED.value, code_label(policy.ABNORMAL), code_label(None))
 """What is counted of a connection whose worker has ended."""
 
@@ -97,23 +101,29 @@ class Worker:
             begun = trio.current_time()
             status = await self._run(leaving)
             as_asked = leaving.is_set()
-            log = logger.info if as_asked and not status else logger.error
+            in_order = as_asked and status in _IN_ORDER
+            log = logger.info if in_order else logger.error
             log("worker.exited", worker=self._number, status=_in_words(status))
-            self.failed = as_asked and status != 0
+            self.failed = as_asked and not in_order
             if trio.current_time() - begun > LONGEST:
                 pause = SHORTEST
             with trio.move_on_after(pause):
                 await leaving.wait()
             pause = min(2 * pause, LONGEST)
         self.begun.set()
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        """Leave its sockets to the process: those that it closes listen no more."""
         for each in self._listening:
-            if len(each.sockets) > 1:  # whoever connects now is for those that still answer
+            if len(each.sockets) > 1:
                 each.share(self._number).close()
 
     async def leave(self) -> None:
         """Have the process drain."""
         if self._channel is not None:
             await self._channel.tell(drain=True)
+            self._stop_listening()
 
     async def reload(self) -> str | None:
         """Have the process read its certificate again; returns why it keeps the old one."""
@@ -298,9 +308,11 @@ class Workers:
         lifecycle.info("server.draining", connections=self.connections)
         self._leaving.set()
         with trio.move_on_after(self._options.drain_timeout + GRACE) as waiting:
-            for each in self._workers:
-                await each.leave()
-            await self._ended.wait()
+            async with trio.open_nursery() as telling:
+                for each in self._workers:
+                    telling.start_soon(each.leave)
+                await self._ended.wait()
+                telling.cancel_scope.cancel()
         self._late = waiting.cancelled_caught
         lifecycle.info("server.stopped")
 

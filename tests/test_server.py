@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -169,6 +170,23 @@ async def test_a_burst_of_handshakes_lets_others_have_their_turn(nursery, connec
     trio.lowlevel.remove_instrument(passes)
     grown = [after - before for before, after in pairwise(passes.seen)]
     assert max(grown) == server.HANDSHAKES
+
+
+async def test_sessions_that_hold_some_have_one_turn_in_a_pass(nursery, connect):
+    """Each may work for milliseconds, and whoever comes waits for one of them."""
+    running: Server = await nursery.start(serve, settings(fast_lane=False))
+    clients = [await connect(running) for _ in range(5)]
+    for client in clients:
+        await client.open("/", ("Sec-WebSocket-Extensions", "permessage-deflate"))
+    passes = Passes(lambda: running.statistics().messages)
+    trio.lowlevel.add_instrument(passes)
+    message = frame(BINARY, wire.deflate(os.urandom(5000)), rsv=4)  # of more than a turn
+    for client in clients:
+        assert client.stream.socket._sock.send(5 * message) == 5 * len(message)
+    await until(lambda: running.statistics().messages == 25)
+    trio.lowlevel.remove_instrument(passes)
+    grown = [after - before for before, after in pairwise(passes.seen)]
+    assert max(grown) == 1
 
 
 async def test_connection_that_only_lingers_takes_nobodys_room(echo_server, connect):
@@ -354,6 +372,22 @@ async def test_drain_is_not_held_up_by_who_waits_in_the_backlog(nursery, connect
             await connect(running)
         await running.drain()
         assert running.statistics().endings == {Ending.DRAINING: 1}
+
+
+async def test_who_comes_when_all_is_said_is_refused(nursery, connect):
+    """One lingers yet; nobody would answer who connects now."""
+    running: Server = await nursery.start(serve, settings())
+    client = await connect(running)
+    await client.open()
+    await client.send(wire.close(1000))
+    await client.rest()  # our FIN too, and the client's is to come
+    nursery.start_soon(running.drain)
+    await until(lambda: not running.ready)
+    await wait_all_tasks_blocked()
+    with pytest.raises(OSError, match="attempts to connect"):
+        await trio.open_tcp_stream(*_host_and_port(running))
+    await client.stream.aclose()
+    await running.drain()
 
 
 async def test_hundreds_of_connections_are_drained(nursery, connect, mock_clock):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 import zlib
 
 import pytest
@@ -138,6 +139,24 @@ def test_a_message_of_any_length_form_comes_back(size):
     payload = NOISE * (size // 400 + 1)
     echo = wire.feed(opened(limit=size), [wire.frame(BINARY, payload[:size])])
     assert wire.parse(echo) == [(BINARY, payload[:size], True, 0)]
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name if codec else "none")
+def test_a_large_echo_is_not_copied_for_what_comes_with_it(codec):
+    limit = 1 << 22
+    pattern = random.Random(1).randbytes(32_000)  # within the peer's window and beyond ours
+    message = compressed(BINARY, wire.deflate((pattern * 132)[:limit]))
+    made, answers = Session(limit, DEFLATE, codec), []
+    data = wire.frame(PING) + message + wire.frame(PING)
+    tracemalloc.start()
+    answers.append(made.receive(data))
+    while made.holds:
+        answers.append(made.receive())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert max(map(len, answers)) > limit
+    assert sum(map(len, answers)) < 1.01 * limit
+    assert peak < 1.6 * limit
 
 
 def test_thousands_of_small_frames_in_one_call_come_back_in_order():

@@ -331,6 +331,15 @@ async def test_a_signal_to_the_whole_group_drains_once(service):
     assert await running.running.ends() == 0
 
 
+async def test_a_signal_to_all_before_they_have_learnt_to_obey_it_is_a_drain(program):
+    """Nobody was connected: what a worker leaves is nothing."""
+    running = await program("serve", "--workers=2", "--bind=127.0.0.1:0", "--log-format=json")
+    for _ in range(2):
+        os.kill(json.loads(await running.line("worker.started"))["pid"], signal.SIGTERM)
+    os.kill(running.process.pid, signal.SIGTERM)
+    assert await running.ends() == 0
+
+
 async def test_a_worker_that_says_nothing_is_killed(monkeypatch, nursery, logged):
     """In this process, with less patience than a minute."""
 

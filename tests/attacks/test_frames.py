@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 from functools import cache, partial
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.attacks
 
+OFFER_15 = ("Sec-WebSocket-Extensions", "permessage-deflate")
+"""By this a client keeps a window of 15 bits, and we have ours of 12."""
 OFFER = ("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")
 UNMASKED_KEY = bytes(4)
 MILLION = 1_000_000
@@ -122,6 +125,18 @@ async def expensive_messages(service: Service) -> None:
     assert [opcode for opcode, _ in wire.read(received)] == [*(20 * [BINARY]), CLOSE]
 
 
+async def dear_messages(service: Service) -> None:
+    """4 KiB that inflate to 640 KB, whose repetitions lie beyond our window: hard to deflate."""
+    pattern = bytes(random.Random(3).choices(b"abc", k=6000))
+    payload = (108 * pattern)[:640_000]
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
+    first = frame(BINARY, wire.deflate(pattern, compressor), rsv=4)
+    messages = [frame(BINARY, wire.deflate(payload, compressor), rsv=4) for _ in range(20)]
+    assert max(map(len, messages)) < 4200
+    received = await answer(service, [first, *messages, wire.close(1000)], OFFER_15)
+    assert [opcode for opcode, _ in wire.read(received)] == [*(21 * [BINARY]), CLOSE]
+
+
 def numbered(first: bytes, many: int) -> bytes:
     """Frames with four bytes of payload each: their numbers."""
     return b"".join(first + number.to_bytes(4, "big") for number in range(many))
@@ -176,6 +191,7 @@ ATTACKS = [
       for name, step in (("one frame", 1 << 30), ("fragments", 4096), ("fragments of a byte", 1))),
     Attack("inflated to the limit and over it", "", inflated_sizes, ALL),
     Attack("small messages that inflate to the limit", "", expensive_messages, ALL),
+    Attack("small messages that are dear to deflate", "", dear_messages, ALL),
     Attack("a million pings", "Undertow CVE-2021-3690", pings, ALL),
     Attack("a million pongs", "Undertow CVE-2021-3690", pongs, ALL),
     Attack("unmasked frames", "aiohttp accepts them", unmasked, ALL),
