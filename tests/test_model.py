@@ -605,10 +605,12 @@ def logged() -> Iterator[list[logging.LogRecord]]:
     logger = logging.getLogger("echo_service")
     before = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.level, logger.propagate = logging.INFO, False
+    logger.setLevel(logging.INFO)  # which, other than the attribute, is heard of by its cache
+    logger.propagate = False
     yield records
     logger.removeHandler(handler)
-    logger.level, logger.propagate = before
+    level, logger.propagate = before
+    logger.setLevel(level)
 
 
 async def carry_out(schedule, way, fast_lane: bool) -> None:
