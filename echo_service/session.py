@@ -70,11 +70,11 @@ def frame(opcode: int, payload: bytes = b"") -> bytes:
 
 def _joined(out: bytes | bytearray, more: bytes | bytearray) -> bytearray:
     """One after the other: what can be large, an echo, is not copied."""
-    if isinstance(out, bytearray):
-        out += more
-        return out
-    both = bytearray(more) if isinstance(more, bytes) else more
-    both[:0] = out
+    if isinstance(more, bytearray) and not isinstance(out, bytearray):
+        more[:0] = out
+        return more
+    both = out if isinstance(out, bytearray) else bytearray(out)
+    both += more
     return both
 
 
@@ -239,9 +239,9 @@ class Session:
         out: bytes | bytearray = b""
         for event in connection.events():
             if type(event) is CloseConnection:
-                return out + self._peer_ended(event, intake)
+                return _joined(out, self._peer_ended(event, intake))
             if answer := self._answer(event, intake):
-                out = _joined(out, answer) if out else answer
+                out = _joined(out, answer)
         self._hold(rest)
         if self._codec is not None and intake.at_rest(self._fed):
             self._wsproto = None

@@ -141,13 +141,14 @@ def test_a_message_of_any_length_form_comes_back(size):
     assert wire.parse(echo) == [(BINARY, payload[:size], True, 0)]
 
 
+@pytest.mark.parametrize("after", [wire.frame(PING), wire.close(1000)], ids=["ping", "close"])
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name if codec else "none")
-def test_a_large_echo_is_not_copied_for_what_comes_with_it(codec):
+def test_a_large_echo_is_not_copied_for_what_comes_with_it(codec, after):
     limit = 1 << 22
     pattern = random.Random(1).randbytes(32_000)  # within the peer's window and beyond ours
     message = compressed(BINARY, wire.deflate((pattern * 132)[:limit]))
     made, answers = Session(limit, DEFLATE, codec), []
-    data = wire.frame(PING) + message + wire.frame(PING)
+    data = wire.frame(PING) + message + after
     tracemalloc.start()
     answers.append(made.receive(data))
     while made.holds:
