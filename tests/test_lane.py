@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import select
 import socket
 import struct
 from contextlib import suppress
@@ -426,3 +427,15 @@ async def test_without_a_lane_every_byte_goes_through_wsproto(running, connect):
     await client.echo()
     (connection,) = server._acceptor.connections
     assert (connection._session._wsproto is None) == (server._lane is not None)
+
+
+def test_who_is_new_comes_before_those_who_hold_some():
+    ours, theirs = socket.socketpair()
+    made = lane.Lane(1000)
+    with ours, theirs:
+        made._epoll.register(theirs.fileno(), select.EPOLLIN)
+        ours.send(b"new")
+        made._again = {-1: None, -2: None}
+        assert list(made._ready()) == [theirs.fileno(), -1]
+        assert list(made._ready()) == [theirs.fileno(), -2]
+    made.close()

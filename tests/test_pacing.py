@@ -12,6 +12,7 @@ from trio.testing import lockstep_stream_pair, wait_all_tasks_blocked
 
 from echo_service import Config, Ending, Outcome, Server, serve
 from echo_service.registry import Registry
+from echo_service.transport import StreamTransport
 from tests import wire
 from tests.conftest import until
 from tests.wire import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, frame
@@ -111,6 +112,19 @@ async def test_a_drain_lets_a_slow_reader_have_the_echo_and_the_close(serving, a
     echo, close = wire.parse(got)
     assert echo.payload == bytes(100_000)
     assert close.payload.startswith(b"\x03\xe9")
+
+
+async def test_a_reset_that_waits_for_the_peer_looks_ever_more_rarely(serving, autojump_clock,
+                                                                      monkeypatch):  # fmt: skip
+    looks = []
+    untaken = property(lambda _: looks.append(trio.current_time()) or 1)
+    monkeypatch.setattr(StreamTransport, "untaken", untaken)
+    client: Served = serving(close_timeout=5)
+    await client.open("/?drop=1")
+    await client.send(HELLO)
+    assert (await client.ends()).ending is Ending.ASKED
+    assert len(looks) < 20
+    assert looks[-1] - looks[0] > 3
 
 
 async def test_to_make_frames_is_not_to_be_held_up(nursery, connect):

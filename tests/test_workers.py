@@ -340,6 +340,21 @@ async def test_a_signal_to_all_before_they_have_learnt_to_obey_it_is_a_drain(pro
     assert await running.ends() == 0
 
 
+async def test_one_that_can_not_be_told_keeps_no_other_from_being_told(autojump_clock):
+    told = trio.Event()
+
+    async def tell() -> None:
+        told.set()
+
+    several = workers.Workers(2, Config(drain_timeout=10), [])
+    several._workers[0].leave = trio.sleep_forever
+    several._workers[1].leave = tell
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(several.drain)
+        with trio.fail_after(1):
+            await told.wait()
+
+
 async def test_a_worker_that_says_nothing_is_killed(monkeypatch, nursery, logged):
     """In this process, with less patience than a minute."""
 
