@@ -9,6 +9,7 @@ import base64
 import hashlib
 import socket
 import zlib
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -309,30 +310,25 @@ def test_a_connection_is_answered_as_its_frames_have_it(port, data):
 # By chance, and many more
 
 
+def check_any(data, whole, faulty, labels):
+    """One of the checks of ``whole``, or of an input that is ``faulty`` in one of these ways."""
+    check = data.draw(st.sampled_from([*whole, *(partial(faulty, label=each) for each in labels)]))
+    check(data)
+
+
 @pytest.mark.exhaustive
 @law(1000, chance=True)
 @given(data=st.data())
 def test_the_same_of_many_more_handshakes(data):
-    kind = data.draw(st.sampled_from([None, 2, *handshakes.FAULTS]))
-    if kind is None:
-        check_handshake(data)
-    elif kind == 2:
-        check_twice_faulty_handshake(data)
-    else:
-        check_faulty_handshake(data, kind)
+    whole = [check_handshake, check_twice_faulty_handshake]
+    check_any(data, whole, check_faulty_handshake, handshakes.FAULTS)
 
 
 @pytest.mark.exhaustive
 @law(1000, chance=True)
 @given(data=st.data())
 def test_the_same_of_many_more_frames(data):
-    kind = data.draw(st.sampled_from([None, 2, *frames.FAULTS]))
-    if kind is None:
-        check_frames(data)
-    elif kind == 2:
-        check_twice_faulty_frames(data)
-    else:
-        check_faulty_frame(data, kind)
+    check_any(data, [check_frames, check_twice_faulty_frames], check_faulty_frame, frames.FAULTS)
 
 
 @pytest.mark.exhaustive

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.conftest import missing
+from tests.conftest import missing
 from tests.soak.soak import Figures, rows
 
 if TYPE_CHECKING:
